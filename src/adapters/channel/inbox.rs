@@ -1,0 +1,37 @@
+//! The inbox as a channel: the page itself reads the store, so asking is a line for whoever watches the terminal.
+
+use async_trait::async_trait;
+
+use super::Channel;
+use crate::domain::approval::Approval;
+use crate::domain::text::visible;
+
+/// The built-in page.
+#[derive(Debug)]
+pub struct Inbox {
+    /// Where approvers reach it, such as `http://127.0.0.1:8700`.
+    pub address: String,
+}
+
+#[async_trait]
+impl Channel for Inbox {
+    fn name(&self) -> &'static str {
+        "inbox"
+    }
+
+    fn place(&self, approval: &Approval) -> String {
+        format!("{}/inbox/{}", self.address, approval.request().id)
+    }
+
+    async fn ask(&self, approval: &Approval) {
+        let request = approval.request();
+        tracing::info!(
+            approval = %request.id, score = request.assessment.score, "waiting for {}: {} ({})",
+            request.terms.approvers.join(" or "), visible(&request.title), self.place(approval)
+        );
+    }
+
+    async fn tell(&self, approval: &Approval) {
+        tracing::info!(approval = %approval.request().id, "{}: {}", approval.state(), visible(&approval.request().title));
+    }
+}

@@ -1,0 +1,106 @@
+//! Which gateways that share a store are alive: each holds a lock on a file of its own, which the system releases
+//! however the process ends.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// This gateway's lock, and the place where others keep theirs.
+#[derive(Debug)]
+pub struct Instances {
+    directory: PathBuf,
+    id: String,
+    // Held for as long as the process lives; never read.
+    _lock: File,
+}
+
+impl Instances {
+    /// Takes the lock for `id` beside the store at `database`.
+    ///
+    /// # Errors
+    /// If the file cannot be made or locked.
+    pub fn register(database: &Path, id: &str) -> io::Result<Self> {
+        let mut directory = database.as_os_str().to_owned();
+        directory.push(".instances");
+        let directory = PathBuf::from(directory);
+        std::fs::create_dir_all(&directory)?;
+        // Made under another name and locked before it gets its own, so that nobody finds it unlocked.
+        let making = directory.join(format!("{id}.new"));
+        let lock = OpenOptions::new().create(true).write(true).truncate(false).open(&making)?;
+        lock.try_lock().map_err(io::Error::from)?;
+        std::fs::rename(&making, directory.join(id))?;
+        Ok(Self { directory, id: id.to_owned(), _lock: lock })
+    }
+
+    /// This gateway's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Gateways that ended without saying so. Holding the answer keeps others from cleaning up after them as well.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn dead(&self) -> io::Result<Vec<Dead>> {
+        let mut dead = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let Some(id) = path.file_name().and_then(|n| n.to_str()).map(str::to_owned) else { continue };
+            if id == self.id || id.ends_with(".new") {
+                continue;
+            }
+            let Ok(lock) = OpenOptions::new().write(true).open(&path) else { continue };
+            if lock.try_lock().is_ok() {
+                dead.push(Dead { id, path, _lock: lock });
+            }
+        }
+        Ok(dead)
+    }
+
+    /// Takes this gateway's own file away: it ends as it should, and leaves nothing to clean up.
+    pub fn leave(&self) {
+        if let Err(error) = std::fs::remove_file(self.directory.join(&self.id)) {
+            tracing::warn!(%error, "could not remove this gateway's lock file");
+        }
+    }
+}
+
+/// A gateway that ended without saying so.
+#[derive(Debug)]
+pub struct Dead {
+    /// Its id.
+    pub id: String,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Dead {
+    /// Everything it left open is settled: its file goes.
+    pub fn buried(self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(%error, "could not remove a dead gateway's lock file");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_dead_when_its_lock_is_free() {
+        let database = std::env::temp_dir().join(format!("countersign-instances-{}", std::process::id()));
+        let one = Instances::register(&database, "one").unwrap();
+        let two = Instances::register(&database, "two").unwrap();
+        assert!(one.dead().unwrap().is_empty());
+        drop(two);
+        let dead = one.dead().unwrap();
+        assert_eq!(dead[0].id, "two");
+        assert!(one.dead().unwrap().is_empty(), "whoever cleans up holds the lock");
+        for d in dead {
+            d.buried();
+        }
+        one.leave();
+        std::fs::remove_dir(one.directory).unwrap();
+    }
+}

@@ -1,0 +1,247 @@
+//! The store: approvals, leases, pins, people's sessions, and the record of everything.
+//!
+//! The port is [`Store`]. The rule that every adapter keeps: a change of state and its audit record are one commit;
+//! there is no way to write one alone. Approvals carry a version, and every transition is a compare-and-swap.
+
+mod instance;
+mod sqlite;
+mod writer;
+
+use std::collections::{BTreeSet, HashMap};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+pub use instance::Instances;
+pub use sqlite::Sqlite;
+
+use crate::domain::approval::Approval;
+use crate::domain::audit::{Entry, Receipt, Record};
+use crate::domain::call::CallDigest;
+use crate::domain::clock::Timestamp;
+use crate::domain::digest::Digest;
+use crate::domain::risk::Target;
+
+/// Where everything is kept. Speaks in domain types.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Writes the record and everything it tells of in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if a compare-and-swap lost; then nothing was written.
+    async fn commit(&self, change: Change) -> Result<Receipt, StoreError>;
+
+    /// Queues a record that nobody waits for: the end of a call that policy allowed. If it is lost in a crash, the next
+    /// start records the call's outcome as unknown.
+    fn commit_later(&self, entry: Entry);
+
+    /// An approval by its id.
+    async fn approval(&self, id: &str) -> Result<Option<Versioned>, StoreError>;
+
+    /// The approval that a repeated call finds: an open one, or a settled one that is still remembered.
+    async fn find(&self, key: CallDigest, now: Timestamp) -> Result<Option<Versioned>, StoreError>;
+
+    /// Approvals that are open, oldest first, or settled ones, newest first.
+    async fn approvals(&self, which: Which, most: u32) -> Result<Vec<Versioned>, StoreError>;
+
+    /// The kept answer of a call whose caller was gone when it came.
+    async fn answer(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Those of `targets` that this caller reached before on this server.
+    async fn seen(&self, server: &str, caller: &str, targets: &[Target]) -> Result<BTreeSet<Target>, StoreError>;
+
+    /// The definition digests recorded for the tools of a server.
+    async fn pins(&self, server: &str) -> Result<HashMap<String, Digest>, StoreError>;
+
+    /// A lease by its id.
+    async fn lease(&self, id: &str) -> Result<Option<Lease>, StoreError>;
+
+    /// Leases that are intended or minted; of one gateway, or of all.
+    async fn open_leases(&self, instance: Option<&str>) -> Result<Vec<Lease>, StoreError>;
+
+    /// Calls that `instance` let through by policy and whose end it did not record.
+    async fn unfinished(&self, instance: &str) -> Result<Vec<Record>, StoreError>;
+
+    /// Records after number `after`, at most `most`.
+    async fn records(&self, after: i64, most: u32) -> Result<Vec<Record>, StoreError>;
+
+    /// All records about one approval or attempt.
+    async fn records_of(&self, subject: &str) -> Result<Vec<Record>, StoreError>;
+
+    /// The signing keys, newest first.
+    async fn signing_keys(&self) -> Result<Vec<SigningKey>, StoreError>;
+
+    /// Keeps a new signing key.
+    async fn add_signing_key(&self, key: &SigningKey) -> Result<(), StoreError>;
+
+    /// Removes a signing key.
+    async fn drop_signing_key(&self, kid: &str) -> Result<(), StoreError>;
+
+    /// Keeps a one-time login; only its hash is stored.
+    async fn add_login(&self, token: Digest, approver: &str, expires_at: Timestamp) -> Result<(), StoreError>;
+
+    /// Uses a login up, if it is there and in time, and opens `session` for its approver; answers the approver.
+    async fn use_login(&self, token: Digest, session: &NewSession, now: Timestamp) -> Result<Option<String>, StoreError>;
+
+    /// The session of a cookie.
+    async fn session(&self, token: Digest, now: Timestamp) -> Result<Option<Session>, StoreError>;
+
+    /// Ends a session.
+    async fn end_session(&self, token: Digest) -> Result<(), StoreError>;
+
+    /// Changes whenever an approval may have changed, in this process or another that shares the store.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Waits until everything queued is written.
+    async fn flush(&self);
+}
+
+/// A record, and the changes it tells of.
+#[derive(Debug)]
+pub struct Change {
+    /// The record.
+    pub entry: Entry,
+    /// The changes, in order.
+    pub effects: Vec<Effect>,
+    /// Whether the commit is on disk, not only in the file, before it counts. Everything about approvals and
+    /// credentials is; records of calls that policy allows are where `[store] durability = "always"`.
+    pub synced: bool,
+}
+
+/// One change of state.
+#[derive(Debug)]
+pub enum Effect {
+    /// A new approval. Conflicts if one is open for the same call.
+    Open(Approval),
+    /// An approval in its next state. Conflicts unless the stored version is the one given.
+    Advance(Versioned),
+    /// The approval's answer, kept for a caller that was gone.
+    KeepAnswer(String, Vec<u8>),
+    /// The kept answer is handed out.
+    DropAnswer(String),
+    /// Targets that this caller reached on this server.
+    Learn(String, String, Vec<Target>),
+    /// A tool's definition as first seen.
+    Pin(String, String, Digest),
+    /// The operator accepts whatever definitions the server offers next.
+    Unpin(String),
+    /// A credential is about to be minted.
+    Intend(Lease),
+    /// The lease is now in this state.
+    Lease(String, LeaseState),
+}
+
+impl Change {
+    /// A record about approvals, credentials, or the gateway itself: synced.
+    pub fn synced(entry: Entry, effects: Vec<Effect>) -> Self {
+        Self { entry, effects, synced: true }
+    }
+}
+
+/// An approval with the version that its next state must name.
+#[derive(Clone, Debug)]
+pub struct Versioned {
+    /// The approval.
+    pub approval: Approval,
+    /// Its version.
+    pub version: i64,
+}
+
+impl Versioned {
+    /// The next state of the same approval.
+    pub fn next(&self, approval: Approval) -> Self {
+        Self { approval, version: self.version }
+    }
+}
+
+/// Which approvals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Pending, approved, redeemed or dispatched.
+    Open,
+    /// Settled.
+    Settled,
+}
+
+/// A credential's life in the journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    /// Its handle at the issuer, no secret: the `jti` of a token.
+    pub id: String,
+    /// The issuer's name.
+    pub issuer: String,
+    /// The attempt or approval it is for.
+    pub subject: String,
+    /// The call it is for.
+    pub call: CallDigest,
+    /// The gateway that minted it.
+    pub instance: String,
+    /// Whom it is for.
+    pub audience: String,
+    /// Its scope.
+    pub scope: String,
+    /// Where it stands.
+    pub state: LeaseState,
+    /// When it was intended.
+    pub created_at: Timestamp,
+    /// When it is dead whatever else happens.
+    pub expires_at: Timestamp,
+}
+
+/// Where a credential stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseState {
+    /// About to be minted.
+    Intended,
+    /// Minted and usable.
+    Minted,
+    /// Revoked before its time.
+    Revoked,
+    /// Dead by its time.
+    Expired,
+}
+
+/// A key that tokens are signed with.
+#[derive(Clone)]
+pub struct SigningKey {
+    /// Its id in the key set.
+    pub kid: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The private key, PKCS #8 (RFC 8410).
+    pub pkcs8: Vec<u8>,
+}
+
+/// A session to be opened.
+#[derive(Debug)]
+pub struct NewSession {
+    /// Hash of the cookie.
+    pub token: Digest,
+    /// The token that forms must carry.
+    pub csrf: String,
+    /// Until when it lasts.
+    pub expires_at: Timestamp,
+}
+
+/// A signed-in approver.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Who.
+    pub approver: String,
+    /// The token that forms must carry.
+    pub csrf: String,
+}
+
+/// Why the store could not do it. Whatever the reason, no call runs.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another writer was first; read again and decide again.
+    #[error("somebody else changed it first")]
+    Conflict,
+    /// What is stored cannot be read back.
+    #[error("what is stored cannot be read: {0}")]
+    Corrupt(String),
+    /// The store is full, locked, read-only or gone.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+}

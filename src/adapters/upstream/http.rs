@@ -1,0 +1,280 @@
+//! A wrapped server over Streamable HTTP: each message is a POST of its own, answered by JSON or by a stream of events.
+//!
+//! Only headers that the protocol defines go upstream. The client's `Authorization` never does; a credential goes on
+//! exactly the request that it was minted for. Redirects are not followed.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming as Body;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::child::{list_request, page};
+use super::sse::{Events, data};
+use super::{Answer, Envelope, Exchange, Id, Incoming, InvokeError, MAX_MESSAGE, Outgoing, Secret, Upstream};
+use crate::domain::json::Value;
+use crate::domain::permit::Permit;
+
+/// Headers of a client's request that go upstream, beside `mcp-*`.
+const FORWARDED: [&str; 6] = ["accept", "content-type", "last-event-id", "traceparent", "tracestate", "baggage"];
+
+/// A response on its way through: its head, and its body as it comes.
+pub type RawResponse = Response<UnsyncBoxBody<Bytes, hyper::Error>>;
+
+/// A wrapped server over HTTP.
+#[derive(Clone)]
+pub struct HttpUpstream {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    url: Uri,
+    authorization: Option<HeaderValue>,
+    tasks: TaskTracker,
+}
+
+/// The upstream's address cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UrlError {
+    /// Not an absolute http or https URL.
+    #[error("`{0}` is not an absolute http or https URL")]
+    Address(String),
+    /// TLS could not be set up.
+    #[error("tls could not be set up: {0}")]
+    Tls(String),
+    /// The static token has bytes that no header takes.
+    #[error("the token for this upstream has characters that no header takes")]
+    Token,
+}
+
+impl HttpUpstream {
+    /// A server at `url`; `bearer` is the gateway's own token for what passes through.
+    ///
+    /// # Errors
+    /// If the URL cannot be used.
+    pub fn new(url: &str, bearer: Option<&str>, tasks: &TaskTracker) -> Result<Self, UrlError> {
+        let address = || UrlError::Address(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| address())?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+            return Err(address());
+        }
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(Duration::from_secs(10)));
+        let https = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_provider_and_platform_verifier(rustls_provider())
+            .map_err(|e| UrlError::Tls(e.to_string()))?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            // A request that may have been processed is never sent twice by the client itself.
+            .retry_canceled_requests(false)
+            .build(https);
+        let authorization = match bearer {
+            Some(token) => {
+                let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| UrlError::Token)?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
+        Ok(Self { client, url: uri, authorization, tasks: tasks.clone() })
+    }
+
+    /// Sends a request through and gives its response as it comes.
+    ///
+    /// # Errors
+    /// If the server cannot be reached.
+    pub async fn forward(&self, method: Method, headers: &[(String, String)], body: Bytes) -> Result<RawResponse, InvokeError> {
+        let response = self.request(method, headers, None, body).await?;
+        Ok(response.map(BodyExt::boxed_unsync))
+    }
+
+    /// The headers of `all` that go upstream.
+    pub fn forwarded<'h>(all: impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)>) -> Vec<(String, String)> {
+        all.filter(|(name, _)| name.as_str().starts_with("mcp-") || FORWARDED.contains(&name.as_str()))
+            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+            .collect()
+    }
+
+    async fn request(
+        &self, method: Method, headers: &[(String, String)], secret: Option<(&str, &str)>, body: Bytes,
+    ) -> Result<Response<Body>, InvokeError> {
+        let not_sent = |why: &dyn std::fmt::Display| InvokeError::NotSent(why.to_string());
+        let mut request = Request::builder().method(method).uri(self.url.clone());
+        for (name, value) in headers {
+            request = request.header(name.as_str(), value.as_str());
+        }
+        let mut request = request.body(Full::new(body)).map_err(|e| not_sent(&e))?;
+        if let Some(own) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, own.clone());
+        }
+        if let Some((name, value)) = secret {
+            let name: HeaderName = name.parse().map_err(|e| not_sent(&e))?;
+            let text = if name == AUTHORIZATION { format!("Bearer {value}") } else { value.to_owned() };
+            let mut value = HeaderValue::from_str(&text).map_err(|_| not_sent(&"the credential does not fit a header"))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(name, value);
+        }
+        self.client.request(request).await.map_err(|error| {
+            // Only where no connection was made is it certain that nothing ran.
+            let why = reason(&error);
+            if error.is_connect() { InvokeError::NotSent(why) } else { InvokeError::Lost(why) }
+        })
+    }
+}
+
+fn rustls_provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
+    std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// An error with its causes.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[async_trait]
+impl Upstream for HttpUpstream {
+    async fn invoke(&self, permit: Permit, secret: Option<Secret<'_>>, call: &Outgoing) -> Result<Exchange, InvokeError> {
+        // Used up here: what follows sends the call once.
+        drop(permit);
+        let secret = match secret {
+            Some(Secret::Header { name, value }) => Some((name, value)),
+            Some(Secret::Env { .. }) => return Err(InvokeError::NotSent("an http server takes no environment".into())),
+            None => None,
+        };
+        let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"tools/call\",\"params\":{}}}", call.id.json(), call.params);
+        let response = self.request(Method::POST, &call.headers, secret, body.into()).await?;
+        let status = response.status();
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) || status.is_redirection() {
+            return Err(InvokeError::NotSent(format!("the server answered {status}")));
+        }
+        if is_stream(&response) {
+            let (say, hear) = mpsc::channel(64);
+            self.tasks.spawn(relay(response.into_body(), call.id.clone(), say));
+            return Ok(Exchange::Stream(hear));
+        }
+        let body = collect(response.into_body()).await?;
+        Ok(Exchange::Answer(Answer { status: Some(status.as_u16()), body }))
+    }
+
+    async fn list_tools(&self, like: &Outgoing) -> Result<Vec<Value>, InvokeError> {
+        let mut headers: Vec<(String, String)> = like
+            .headers.iter()
+            .filter(|(name, _)| !matches!(name.as_str(), "mcp-name" | "mcp-method" | "last-event-id") && !name.starts_with("mcp-param-"))
+            .cloned().collect();
+        if like.stateless_meta.is_some() {
+            headers.push(("mcp-method".into(), "tools/list".into()));
+        }
+        let mut tools = Vec::new();
+        let mut cursor = None;
+        for number in 0..100 {
+            let id = Id::Text(format!("countersign-{number}"));
+            let body = list_request(&id, like, cursor.as_deref());
+            let asked = async {
+                let response = self.request(Method::POST, &headers, None, body.into()).await?;
+                if !is_stream(&response) {
+                    return collect(response.into_body()).await;
+                }
+                let (say, mut hear) = mpsc::channel(16);
+                self.tasks.spawn(relay(response.into_body(), id, say));
+                while let Some(incoming) = hear.recv().await {
+                    let incoming = incoming?;
+                    if incoming.last {
+                        return Ok(incoming.message);
+                    }
+                }
+                Err(InvokeError::Lost("the stream ended without an answer".into()))
+            };
+            let answer = tokio::time::timeout(Duration::from_secs(30), asked).await;
+            let answer = answer.map_err(|_| InvokeError::Lost("the server did not list its tools in time".into()))??;
+            cursor = page(&answer, &mut tools)?;
+            if cursor.is_none() {
+                return Ok(tools);
+            }
+        }
+        Err(InvokeError::Lost("the server's list of tools does not end".into()))
+    }
+
+    async fn cancel(&self, call: &Outgoing, reason: Option<&str>) {
+        // In the stateless era closing the stream is the cancellation, and the relay closes when nobody hears it.
+        if call.stateless_meta.is_some() {
+            return;
+        }
+        let reason = serde_json::Value::from(reason.unwrap_or("cancelled by the client"));
+        let body = format!(
+            "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{},\"reason\":{reason}}}}}", call.id.json()
+        );
+        drop(tokio::time::timeout(Duration::from_secs(5), self.request(Method::POST, &call.headers, None, body.into())).await);
+    }
+}
+
+fn is_stream(response: &Response<Body>) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
+}
+
+/// The headers that a client of this transport sends.
+pub fn client_headers() -> Vec<(String, String)> {
+    vec![
+        (ACCEPT.as_str().into(), "application/json, text/event-stream".into()),
+        (CONTENT_TYPE.as_str().into(), "application/json".into()),
+    ]
+}
+
+async fn collect(body: Body) -> Result<Bytes, InvokeError> {
+    match Limited::new(body, MAX_MESSAGE).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) => Err(InvokeError::Lost(error.to_string())),
+    }
+}
+
+/// Hands on a stream of events until the answer came, it ended, or nobody hears it any more.
+async fn relay(mut body: Body, call: Id, say: mpsc::Sender<Result<Incoming, InvokeError>>) {
+    let mut events = Events::default();
+    let mut answered = false;
+    let lost = loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = say.closed() => return,
+        };
+        let chunk = match frame {
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(error)) => break error.to_string(),
+            None => break "the stream ended without an answer".to_owned(),
+        };
+        events.push(&chunk);
+        if events.waiting() > MAX_MESSAGE {
+            break format!("an event is longer than {MAX_MESSAGE} bytes");
+        }
+        while let Some(event) = events.next_event() {
+            let message = data(&event).unwrap_or_default();
+            let last = Envelope::read(&message).is_ok_and(|e| e.method.is_none() && e.id() == Some(&call));
+            answered |= last;
+            if say.send(Ok(Incoming { message: message.into(), event: Some(event), last })).await.is_err() {
+                return;
+            }
+        }
+    };
+    if !answered {
+        drop(say.send(Err(InvokeError::Lost(lost))).await);
+    }
+}

@@ -1,0 +1,83 @@
+//! What is asked of approvers: everything they are shown, and everything their answer is bound to.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::call::{Binding, CallDigest, Caller};
+use crate::domain::clock::Timestamp;
+use crate::domain::digest::Digest;
+use crate::domain::risk::{Assessment, Effect, Target};
+
+/// One exact call, put to approvers. Never changes once it is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// The approval's id: random, 128 bits, so that it cannot be guessed.
+    pub id: String,
+    /// The call's digest without nonce: by it a repeated call finds this approval.
+    pub key: CallDigest,
+    /// The call's digest with the id as nonce: what approvers are shown and what their verdict is bound to.
+    pub digest: CallDigest,
+    /// Everything else that the digests cover.
+    pub binding: Binding,
+    /// The tool.
+    pub tool: String,
+    /// One line about it.
+    pub title: String,
+    /// Canonical arguments, masked as the policy says.
+    pub arguments: String,
+    /// Canonical text of everything else that goes upstream and is part of the action; `{}` mostly.
+    pub extras: String,
+    /// Digest of the unmasked canonical arguments.
+    pub arguments_digest: Digest,
+    /// Who asks.
+    pub caller: Caller,
+    /// What the tool does.
+    pub effect: Effect,
+    /// How dangerous, and why.
+    pub assessment: Assessment,
+    /// Reasons of the operator's rules that demand a person.
+    pub demands: Vec<String>,
+    /// The policy's file.
+    pub policy_source: String,
+    /// How sensitive the target is, in the operator's words.
+    pub sensitivity: Option<String>,
+    /// Which environment, in the operator's words.
+    pub environment: Option<String>,
+    /// The credential that the call will get.
+    pub credential: Option<CredentialShown>,
+    /// Who may decide, how many must, and until when.
+    pub terms: Terms,
+    /// What the agent says of itself; unverified.
+    pub stated_reason: Option<String>,
+    /// What the client says the person asked for; unverified.
+    pub stated_prompt: Option<String>,
+    /// Targets to remember once the call was approved and ran.
+    pub targets: Vec<Target>,
+    /// When it was asked.
+    pub asked_at: Timestamp,
+}
+
+/// The credential that a call will get, as approvers are shown it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialShown {
+    /// The issuer's name.
+    pub issuer: String,
+    /// The exact scope.
+    pub scope: String,
+    /// The longest life, in seconds.
+    pub ttl_seconds: u64,
+}
+
+/// Who may decide, how many must, and until when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// The people who may decide. Never empty, and never the caller's owner unless `owner_may_approve`.
+    pub approvers: Vec<String>,
+    /// How many must approve.
+    pub quorum: u8,
+    /// Whether the caller's owner may be one of them.
+    pub owner_may_approve: bool,
+    /// Until when they may decide.
+    pub decide_by: Timestamp,
+    /// How long the approval stays usable once given, in milliseconds.
+    pub execute_for_ms: u64,
+}

@@ -1,0 +1,285 @@
+//! What was asked: the tool, its arguments, and who asks. Judged, shown, hashed and sent from this one value.
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::{Digest, Fields};
+use super::json::{JsonError, Limits, Object, Value, canonical, read};
+
+/// The workload that asks. Never taken from the body of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Caller {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The approver who answers for it, and so may not approve for it.
+    pub owner: Option<String>,
+    /// How it was recognised.
+    pub identity: Identity,
+}
+
+/// How a caller was recognised.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// By its place: a name from the configuration for whoever speaks on this pipe or loopback address.
+    Configured,
+    /// By a token whose signature, audience and life were checked.
+    Verified {
+        /// The `iss` claim.
+        issuer: String,
+        /// The `sub` claim.
+        subject: String,
+    },
+}
+
+/// The parameters of one `tools/call`, read strictly.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolCall {
+    /// `name`.
+    pub tool: String,
+    /// `arguments`; an empty object where the client sent none.
+    pub arguments: Value,
+    /// Whether the client sent `arguments` at all: what goes upstream has them only then.
+    pub has_arguments: bool,
+    /// Everything else that the upstream will see and that is part of the action: `task`, `inputResponses`,
+    /// `requestState`, unknown members, unknown `_meta` keys under `_meta`.
+    pub extras: Object,
+    /// `_meta` keys that the protocol itself defines per message (progress token, trace, versions): they are
+    /// forwarded, differ with every attempt, and so are no part of the digest.
+    pub protocol_meta: Object,
+    /// `_meta` `dev.countersign/reason`: what the agent says of itself. Unverified; never forwarded.
+    pub stated_reason: Option<String>,
+    /// `_meta` `dev.countersign/prompt`: what the client says the person asked for. Unverified; never forwarded.
+    pub stated_prompt: Option<String>,
+}
+
+/// Why the parameters of a `tools/call` were refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// `arguments` is there and not an object.
+    #[error("`arguments` of `tools/call` must be an object, not {0}")]
+    Arguments(&'static str),
+    /// Not strictly one JSON value.
+    #[error("the parameters of `tools/call` were refused: {0}")]
+    Json(#[from] JsonError),
+    /// `_meta` is there and not an object.
+    #[error("`_meta` of `tools/call` must be an object, not {0}")]
+    Meta(&'static str),
+    /// `name` is missing or not a string, or longer than [`MAX_TOOL_NAME`].
+    #[error("`name` of `tools/call` must be a string of 1 to {MAX_TOOL_NAME} bytes")]
+    Name,
+    /// There are no parameters, or they are not an object.
+    #[error("the parameters of `tools/call` must be an object")]
+    Params,
+}
+
+/// Longest tool name taken, in bytes.
+pub const MAX_TOOL_NAME: usize = 256;
+
+/// Per-message `_meta` keys of MCP 2025-06-18 to 2026-07-28 and of W3C trace context (SEP-414).
+const PROTOCOL_META: [&str; 9] = [
+    "baggage", "io.modelcontextprotocol/clientCapabilities", "io.modelcontextprotocol/clientInfo",
+    "io.modelcontextprotocol/logLevel", "io.modelcontextprotocol/protocolVersion",
+    "io.modelcontextprotocol/subscriptionId", "progressToken", "traceparent", "tracestate",
+];
+
+impl ToolCall {
+    /// Reads `params` of a `tools/call`.
+    ///
+    /// # Errors
+    /// Everything that two readers could understand differently; see [`CallError`].
+    pub fn parse(params: &[u8], limits: Limits) -> Result<Self, CallError> {
+        let Value::Object(mut rest) = read(params, limits)? else { return Err(CallError::Params) };
+        let tool = match rest.remove("name") {
+            Some(Value::String(name)) if (1..=MAX_TOOL_NAME).contains(&name.len()) => name,
+            _ => return Err(CallError::Name),
+        };
+        let sent = rest.remove("arguments");
+        let has_arguments = sent.is_some();
+        let arguments = match sent {
+            Some(object @ Value::Object(_)) => object,
+            Some(other) => return Err(CallError::Arguments(other.kind())),
+            None => Value::Object(Object::default()),
+        };
+        let mut meta = match rest.remove("_meta") {
+            Some(Value::Object(meta)) => meta,
+            Some(other) => return Err(CallError::Meta(other.kind())),
+            None => Object::default(),
+        };
+        let mut stated = |key: &str| meta.remove(key).map(|v| v.plain().chars().take(4000).collect::<String>());
+        let (stated_reason, stated_prompt) = (stated("dev.countersign/reason"), stated("dev.countersign/prompt"));
+        let mut protocol_meta = Object::default();
+        for key in PROTOCOL_META {
+            if let Some(value) = meta.remove(key) {
+                protocol_meta.insert(key, value);
+            }
+        }
+        if !meta.is_empty() {
+            rest.insert("_meta", Value::Object(meta));
+        }
+        Ok(Self { tool, arguments, has_arguments, extras: rest, protocol_meta, stated_reason, stated_prompt })
+    }
+
+    /// The parameters that go upstream: what was judged, in canonical text, with `protocol_meta`.
+    pub fn forwarded(&self) -> String {
+        let mut params = self.extras.clone();
+        let mut meta = match params.remove("_meta") {
+            Some(Value::Object(meta)) => meta,
+            _ => Object::default(),
+        };
+        for (key, value) in self.protocol_meta.iter() {
+            meta.insert(key, value.clone());
+        }
+        if !meta.is_empty() {
+            params.insert("_meta", Value::Object(meta));
+        }
+        if self.has_arguments {
+            params.insert("arguments", self.arguments.clone());
+        }
+        params.insert("name", Value::from(self.tool.as_str()));
+        canonical(&Value::Object(params))
+    }
+
+    /// The digest of the canonical arguments alone: what an upstream can compute from what it receives.
+    pub fn arguments_digest(&self) -> Digest {
+        Digest::of(canonical(&self.arguments).as_bytes())
+    }
+}
+
+/// All that an approval is bound to beside the call itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The server's name in the configuration.
+    pub server: String,
+    /// What stands behind that name: the URL, or the command line.
+    pub upstream: String,
+    /// Digest of the tool's definition, where the server offers the tool.
+    pub definition: Option<Digest>,
+    /// Digest of the tool's policy.
+    pub policy: Digest,
+    /// Digest of who may approve, and how many must.
+    pub approvers: Digest,
+    /// The scope that a credential for this call will have.
+    pub scope: Option<String>,
+}
+
+/// Says that two calls are the same call: same caller, same server, same bytes, under the same policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CallDigest(Digest);
+
+impl CallDigest {
+    /// The digest of `call` by `caller` under `binding`. With `nonce` it names one approval; without, it is the key by
+    /// which a repeated call finds its approval.
+    pub fn of(call: &ToolCall, caller: &Caller, binding: &Binding, nonce: Option<&str>) -> Self {
+        let (issuer, subject) = match &caller.identity {
+            Identity::Configured => (None, None),
+            Identity::Verified { issuer, subject } => (Some(issuer.as_bytes()), Some(subject.as_bytes())),
+        };
+        let fields = Fields::new("countersign call v1")
+            .field(caller.name.as_bytes())
+            .optional(caller.owner.as_deref().map(str::as_bytes))
+            .optional(issuer)
+            .optional(subject)
+            .field(binding.server.as_bytes())
+            .field(binding.upstream.as_bytes())
+            .field(call.tool.as_bytes())
+            .optional(binding.definition.as_ref().map(|d| d.bytes().as_slice()))
+            .optional(call.has_arguments.then(|| canonical(&call.arguments)).as_deref().map(str::as_bytes))
+            .field(canonical(&Value::Object(call.extras.clone())).as_bytes())
+            .field(binding.policy.bytes())
+            .field(binding.approvers.bytes())
+            .optional(binding.scope.as_deref().map(str::as_bytes))
+            .optional(nonce.map(str::as_bytes));
+        Self(fields.digest())
+    }
+
+    /// The digest itself.
+    pub fn digest(self) -> Digest {
+        self.0
+    }
+}
+
+impl std::fmt::Display for CallDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(params: &str) -> Result<ToolCall, CallError> {
+        ToolCall::parse(params.as_bytes(), Limits::default())
+    }
+
+    fn caller(name: &str) -> Caller {
+        Caller { name: name.into(), owner: None, identity: Identity::Configured }
+    }
+
+    fn binding() -> Binding {
+        let (policy, approvers) = (Digest::of(b"p"), Digest::of(b"a"));
+        Binding { server: "s".into(), upstream: "u".into(), definition: None, policy, approvers, scope: None }
+    }
+
+    #[test]
+    fn malformed_parameters_are_refused() {
+        for params in [
+            "[]", "null", "{}", r#"{"name":1}"#, r#"{"name":""}"#, r#"{"name":"t","arguments":[]}"#,
+            r#"{"name":"t","arguments":null}"#, r#"{"name":"t","_meta":1}"#, r#"{"name":"t","name":"u"}"#,
+            r#"{"name":"t","arguments":{"a":{"b":1,"b":2}}}"#, r#"{"name":"t","n\u0061me":"u"}"#,
+        ] {
+            assert!(parse(params).is_err(), "{params}");
+        }
+        assert!(parse(&format!(r#"{{"name":"{}"}}"#, "n".repeat(257))).is_err());
+    }
+
+    #[test]
+    fn what_is_forwarded_is_what_was_judged() {
+        let call = parse(
+            r#"{ "name":"t", "arguments":{"b":1.0,"a":"\u0041"}, "task":{"ttl":1},
+                 "_meta":{"progressToken":7,"dev.countersign/reason":"because","x.y/z":1} }"#,
+        )
+        .unwrap();
+        assert_eq!(
+            call.forwarded(),
+            r#"{"_meta":{"progressToken":7,"x.y/z":1},"arguments":{"a":"A","b":1},"name":"t","task":{"ttl":1}}"#
+        );
+        assert_eq!(call.stated_reason.as_deref(), Some("because"));
+        assert_eq!(parse(r#"{"name":"t"}"#).unwrap().forwarded(), r#"{"name":"t"}"#);
+    }
+
+    #[test]
+    fn the_digest_covers_every_field_and_no_attempt() {
+        let base = parse(r#"{"name":"t","arguments":{"a":1}}"#).unwrap();
+        let of = |call: &ToolCall| CallDigest::of(call, &caller("c"), &binding(), None);
+        let again = parse(r#"{"arguments":{"a":1e0},"name":"t","_meta":{"progressToken":3}}"#).unwrap();
+        assert_eq!(of(&base), of(&again));
+        for other in [
+            r#"{"name":"t","arguments":{"a":2}}"#, r#"{"name":"u","arguments":{"a":1}}"#, r#"{"name":"t"}"#,
+            r#"{"name":"t","arguments":{"a":1},"inputResponses":{}}"#,
+            r#"{"name":"t","arguments":{"a":1},"_meta":{"x.y/z":1}}"#, r#"{"name":"t","arguments":{"a":"1"}}"#,
+        ] {
+            assert_ne!(of(&base), of(&parse(other).unwrap()), "{other}");
+        }
+        let with = |c: &Caller, b: &Binding| CallDigest::of(&base, c, b, None);
+        let mut digests = vec![of(&base), with(&caller("d"), &binding())];
+        let owned = Caller { owner: Some("anna".into()), ..caller("c") };
+        let verified = Identity::Verified { issuer: "i".into(), subject: "s".into() };
+        digests.push(with(&owned, &binding()));
+        digests.push(with(&Caller { identity: verified, ..caller("c") }, &binding()));
+        for changed in [
+            Binding { server: "x".into(), ..binding() }, Binding { upstream: "x".into(), ..binding() },
+            Binding { definition: Some(Digest::of(b"d")), ..binding() },
+            Binding { policy: Digest::of(b"x"), ..binding() }, Binding { approvers: Digest::of(b"x"), ..binding() },
+            Binding { scope: Some("s".into()), ..binding() },
+        ] {
+            digests.push(with(&caller("c"), &changed));
+        }
+        digests.push(CallDigest::of(&base, &caller("c"), &binding(), Some("n")));
+        let count = digests.len();
+        digests.sort();
+        digests.dedup();
+        assert_eq!(digests.len(), count);
+    }
+}

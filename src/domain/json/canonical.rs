@@ -1,0 +1,71 @@
+//! The canonical text of a value: RFC 8785 (JCS), with one extension: integers within 64 bits are written exactly
+//! where JCS would round them to a double.
+
+use super::{Number, Value};
+
+/// The one text of `value`. Reading it back gives `value` again.
+pub fn canonical(value: &Value) -> String {
+    let mut out = String::with_capacity(128);
+    write(value, &mut out);
+    out
+}
+
+fn write(value: &Value, out: &mut String) {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(true) => out.push_str("true"),
+        Value::Bool(false) => out.push_str("false"),
+        Value::Number(number) => out.push_str(&number_text(*number)),
+        Value::String(text) => write_string(text, out),
+        Value::Array(items) => {
+            out.push('[');
+            for (n, item) in items.iter().enumerate() {
+                if n > 0 {
+                    out.push(',');
+                }
+                write(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(object) => {
+            out.push('{');
+            for (n, (key, member)) in object.iter().enumerate() {
+                if n > 0 {
+                    out.push(',');
+                }
+                write_string(key, out);
+                out.push(':');
+                write(member, out);
+            }
+            out.push('}');
+        }
+    }
+}
+
+/// A number as ECMAScript writes it (RFC 8785 §3.2.2.3), integers exactly.
+pub(super) fn number_text(number: Number) -> String {
+    match number {
+        Number::Int(n) => n.to_string(),
+        Number::Uint(n) => n.to_string(),
+        Number::Float(x) => ryu_js::Buffer::new().format_finite(x).to_owned(),
+    }
+}
+
+/// A string with only the escapes that RFC 8785 §3.2.2.2 demands.
+fn write_string(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{8}' => out.push_str("\\b"),
+            '\t' => out.push_str("\\t"),
+            '\n' => out.push_str("\\n"),
+            '\u{c}' => out.push_str("\\f"),
+            '\r' => out.push_str("\\r"),
+            c if c < ' ' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}

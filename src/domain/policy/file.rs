@@ -1,0 +1,220 @@
+//! The text of a policy file: `tool-policies/<server>/<tool>.toml` and `server.toml`, exactly as written.
+
+use std::collections::BTreeMap;
+
+use rust_decimal::Decimal;
+use serde::Deserialize;
+
+use crate::domain::clock::Length;
+use crate::domain::json::{Pattern, Pointer};
+use crate::domain::risk::{Effect, RoleKind};
+
+/// One policy file. `server.toml` uses the same shape without `tool`, `arguments`, `rule` and `case`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PolicyFile {
+    /// The server's name in `countersign.toml`.
+    pub server: String,
+    /// The tool's name, exactly as the server offers it.
+    pub tool: Option<String>,
+    /// What happens before the score is looked at: `score` (default), `approve`, `deny`, `allow`.
+    pub default: Option<DefaultMode>,
+    /// What the tool does to the world.
+    pub effect: Option<Effect>,
+    /// Whether what it does can be undone.
+    pub reversible: Option<bool>,
+    /// Effects by tool-name glob; only in `server.toml`.
+    #[serde(default)]
+    pub effects: BTreeMap<String, Effect>,
+    /// What each argument is, by JSON Pointer (`*` for any step).
+    #[serde(default)]
+    pub arguments: BTreeMap<Pattern, ArgumentFile>,
+    /// The operator's own conditions.
+    #[serde(default)]
+    pub rule: Vec<RuleFile>,
+    /// Who is asked.
+    #[serde(default)]
+    pub approval: ApprovalFile,
+    /// The credential that a call gets.
+    pub credential: Option<CredentialFile>,
+    /// What approvers are shown.
+    #[serde(default)]
+    pub show: ShowFile,
+    /// Calls with the decision that they must get.
+    #[serde(default)]
+    pub case: Vec<CaseFile>,
+}
+
+/// What happens to a call before its score is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DefaultMode {
+    /// Let it through.
+    Allow,
+    /// Ask a person.
+    Approve,
+    /// Refuse it.
+    Deny,
+    /// The score decides.
+    Score,
+}
+
+/// What one argument is. Which keys fit depends on `role`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ArgumentFile {
+    /// What it is.
+    pub role: RoleKind,
+    /// amount, count: the most that is ordinary.
+    #[serde(default, deserialize_with = "crate::domain::risk::role_decimal")]
+    pub limit: Option<Decimal>,
+    /// amount: where the currency stands.
+    pub currency: Option<Pointer>,
+    /// amount: what the limit is for; only `call`.
+    pub per: Option<Per>,
+    /// recipient: `approved-before` (the default), or a list of recipients that are always known.
+    pub known: Option<KnownFile>,
+    /// path: directories that it should stay in.
+    pub within: Option<Vec<String>>,
+    /// url: hosts that are ordinary.
+    pub hosts: Option<Vec<String>>,
+    /// flag: values that do not raise the score.
+    pub safe: Option<Vec<toml::Value>>,
+}
+
+/// What an amount's limit is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Per {
+    /// Each call by itself.
+    Call,
+}
+
+/// Which recipients are known.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum KnownFile {
+    /// Only `approved-before`.
+    Word(String),
+    /// These, and those approved before.
+    List(Vec<String>),
+}
+
+/// A condition in CEL and what follows from it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RuleFile {
+    /// The condition, in CEL over `args`, `facts`, `tool`, `server` and `caller`.
+    pub when: String,
+    /// Points that it adds, 0 to 100.
+    pub points: Option<u8>,
+    /// Why, for the approver.
+    pub because: String,
+    /// `approve` or `deny`, whatever the score.
+    pub decision: Option<RuleDecisionFile>,
+    /// The highest score while it holds; floors stand unless named in `over-floors`.
+    pub ceiling: Option<u8>,
+    /// Floors that give way to `ceiling`.
+    #[serde(default)]
+    pub over_floors: Vec<String>,
+}
+
+/// What a rule demands whatever the score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RuleDecisionFile {
+    /// Ask a person.
+    Approve,
+    /// Refuse.
+    Deny,
+}
+
+/// Who is asked, and how.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ApprovalFile {
+    /// Score at which a person is asked; 60 by default.
+    pub from: Option<u8>,
+    /// Score at which two are asked, or `never`; 85 by default.
+    pub two_from: Option<TwoFrom>,
+    /// Names of approvers in `countersign.toml`.
+    pub approvers: Option<Vec<String>>,
+    /// Whether the caller's owner may approve; false by default.
+    pub owner_may_approve: Option<bool>,
+    /// How long approvers have; 15 minutes by default, a week at most.
+    pub decide_by: Option<Length>,
+    /// How long the approval stays usable; 10 minutes by default, a day at most.
+    pub execute_by: Option<Length>,
+}
+
+/// Score at which two people are asked, or never.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum TwoFrom {
+    /// From this score.
+    Score(u8),
+    /// Only `never`.
+    Word(String),
+}
+
+/// The credential that a call gets.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CredentialFile {
+    /// Its issuer's name in `countersign.toml`.
+    pub issuer: Option<String>,
+    /// Its scope; `{/pointer}` is filled with that argument.
+    pub scope: Option<String>,
+    /// Its longest life; 60 seconds by default, 10 minutes at most.
+    pub ttl: Option<Length>,
+    /// `header` or `env`: where it goes; by the kind of upstream if neither is given.
+    pub header: Option<String>,
+    /// See `header`.
+    pub env: Option<String>,
+}
+
+/// What approvers are shown.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ShowFile {
+    /// One line; `{/pointer}` is filled with that argument.
+    pub title: Option<String>,
+    /// Arguments that nobody is shown and no log holds.
+    pub mask: Option<Vec<Pattern>>,
+    /// How sensitive the target is, in the operator's words.
+    pub sensitivity: Option<String>,
+    /// Which environment, in the operator's words.
+    pub environment: Option<String>,
+}
+
+/// A call with the decision that it must get.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CaseFile {
+    /// What it shows, for people.
+    pub name: Option<String>,
+    /// The arguments.
+    pub arguments: toml::Table,
+    /// Recipients that count as approved before.
+    #[serde(default)]
+    pub known: Vec<String>,
+    /// The decision.
+    pub expect: VerdictFile,
+    /// Texts that must each occur in the reasons.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+}
+
+/// The decision that a case must get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VerdictFile {
+    /// Runs without a person.
+    Allow,
+    /// Refused.
+    Deny,
+    /// A person is asked.
+    RequireApproval,
+    /// Two people are asked.
+    RequireTwoApprovals,
+}

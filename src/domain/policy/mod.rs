@@ -1,0 +1,222 @@
+//! What the owner of a tool wants: policy files, compiled once into a set that is asked per call.
+//!
+//! For: the gateway (`PolicySet::for_tool`) and `countersign policy`. Pure: whoever reads the files hands their texts
+//! in. A set compiles as a whole or not at all; a wrong file is an error that says which, where and what was meant.
+
+mod case;
+mod compile;
+mod file;
+mod rule;
+mod show;
+mod template;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use globset::GlobMatcher;
+
+pub use case::{Case, CaseOutcome, Verdict};
+pub use compile::{Defaults, PolicyError, PolicySource, by_server, explain_toml};
+pub use file::{ArgumentFile, DefaultMode, PolicyFile};
+pub use rule::{Rule, RuleDecision};
+pub use show::Show;
+pub use template::{Template, TemplateError};
+
+use super::call::{Caller, ToolCall};
+use super::digest::{Digest, Fields};
+use super::risk::{self, Assessment, Bands, Effect, Observation, Profile};
+use super::tool::{Known, ToolDefinition};
+
+/// Everything the operator says about one tool.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The server's name in the configuration.
+    pub server: String,
+    /// The tool's name, or `*` for all tools of the server without a file of their own.
+    pub tool: String,
+    /// Over the texts of all files that went into it and the set's defaults.
+    pub digest: Digest,
+    /// The file it came from, or `built-in default`.
+    pub source: String,
+    /// What happens before the score is looked at.
+    pub mode: Mode,
+    /// Effect and argument roles.
+    pub profile: Profile,
+    /// Effects by tool-name glob, from `server.toml`; used where the profile has none.
+    effects: Vec<(GlobMatcher, Effect)>,
+    /// The operator's own conditions.
+    pub rules: Vec<Rule>,
+    /// Who is asked, and from which score.
+    pub ask: Ask,
+    /// The credential that a call gets, if any.
+    pub credential: Option<CredentialTerms>,
+    /// What approvers are shown.
+    pub show: Show,
+    /// Calls with the decision that they must get.
+    pub cases: Vec<Case>,
+}
+
+/// What happens before the score is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Let the call through, whatever its score; rules may still deny or ask.
+    Allow,
+    /// Ask a person, whatever the score.
+    Ask,
+    /// Refuse.
+    Deny,
+    /// The score decides.
+    Score,
+}
+
+/// Who is asked, from which score, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Where the bands begin.
+    pub bands: Bands,
+    /// Names of approvers, never empty.
+    pub approvers: Vec<String>,
+    /// Whether the approver who answers for the caller may approve its calls.
+    pub owner_may_approve: bool,
+    /// How long approvers have to decide.
+    pub decide_by: Duration,
+    /// How long the approval stays usable after it was given.
+    pub execute_by: Duration,
+}
+
+/// The credential that a call gets once it may run.
+#[derive(Clone, Debug)]
+pub struct CredentialTerms {
+    /// The issuer's name in the configuration.
+    pub issuer: String,
+    /// The scope, with arguments to be filled in.
+    pub scope: Template,
+    /// The longest life.
+    pub ttl: Duration,
+    /// How it reaches the upstream.
+    pub deliver: Delivery,
+}
+
+/// How a credential reaches the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The header of that name on exactly that request; `authorization` gets `Bearer` before it.
+    Header(String),
+    /// The environment variable of that name of a child started for exactly that call.
+    Env(String),
+    /// A header where the upstream is HTTP, `COUNTERSIGN_CREDENTIAL` where it is a child process.
+    Fitting,
+}
+
+/// All policies in force.
+#[derive(Clone, Debug)]
+pub struct PolicySet {
+    tools: HashMap<(String, String), Arc<Policy>>,
+    servers: HashMap<String, Arc<Policy>>,
+    fallback: Policy,
+    /// Over all of them.
+    pub digest: Digest,
+}
+
+impl PolicySet {
+    /// The policy of `tool` on `server`: its own, else its server's, else the default. There is always one.
+    pub fn for_tool(&self, server: &str, tool: &str) -> Arc<Policy> {
+        // The key is owned twice only on the miss below; a lookup with borrowed parts needs no allocation in practice
+        // because tool names are short.
+        match self.tools.get(&(server.to_owned(), tool.to_owned())).or_else(|| self.servers.get(server)) {
+            Some(policy) => policy.clone(),
+            None => Arc::new(Policy { server: server.to_owned(), ..self.fallback.clone() }),
+        }
+    }
+
+    /// Every policy that came from a file, by server and tool.
+    pub fn all(&self) -> Vec<Arc<Policy>> {
+        let mut all: Vec<_> = self.tools.values().chain(self.servers.values()).cloned().collect();
+        all.sort_by(|a, b| (&a.server, &a.tool).cmp(&(&b.server, &b.tool)));
+        all
+    }
+
+    /// The set's default policy.
+    pub fn fallback(&self) -> &Policy {
+        &self.fallback
+    }
+}
+
+/// One call, judged.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// What was found.
+    pub observation: Observation,
+    /// The score.
+    pub assessment: Assessment,
+    /// What the operator's rules demand beside the score, with their reasons.
+    pub demands: Vec<(RuleDecision, String)>,
+}
+
+impl Policy {
+    /// Everything found in `call`, the operator's rules included, and the score it makes.
+    pub fn judge(&self, call: &ToolCall, caller: &Caller, known: &Known<'_>, history: &risk::History) -> Judged {
+        let profile = self.profile_for(&call.tool);
+        let mut observation = risk::observe(call, &profile, known, history);
+        let verdict = rule::evaluate(&self.rules, call, caller, &observation.facts);
+        observation.findings.extend(verdict.findings);
+        let findings = self.masked(observation.findings.clone());
+        let assessment = risk::score::assess(findings, &self.ask.bands, verdict.ceiling.as_ref());
+        Judged { observation, assessment, demands: verdict.demands }
+    }
+
+    /// The targets whose history matters for `call`.
+    pub fn lookups(&self, call: &ToolCall) -> Vec<risk::Target> {
+        risk::lookups(call, &self.profile)
+    }
+
+    /// Who must approve, as a digest: names, number and whether the owner may.
+    pub fn approvers_digest(&self) -> Digest {
+        let Ask { bands, approvers, owner_may_approve, .. } = &self.ask;
+        let start = Fields::new("countersign approvers v1")
+            .field(&[bands.from, bands.two_from, u8::from(*owner_may_approve)]);
+        approvers.iter().fold(start, |fields, name| fields.field(name.as_bytes())).digest()
+    }
+
+    fn profile_for(&self, tool: &str) -> std::borrow::Cow<'_, Profile> {
+        let effect = match self.profile.effect {
+            Some(_) => None,
+            None => self.effects.iter().find(|(glob, _)| glob.is_match(tool)).map(|(_, effect)| *effect),
+        };
+        match effect {
+            Some(effect) => std::borrow::Cow::Owned(Profile { effect: Some(effect), ..self.profile.clone() }),
+            None => std::borrow::Cow::Borrowed(&self.profile),
+        }
+    }
+
+    /// The findings with the evidence of masked arguments taken out.
+    fn masked(&self, mut findings: Vec<risk::Finding>) -> Vec<risk::Finding> {
+        for finding in &mut findings {
+            if finding.pointer.as_deref().is_some_and(|p| self.show.is_masked(p)) {
+                finding.evidence = finding.evidence.take().map(|_| "(masked)".to_owned());
+            }
+        }
+        findings
+    }
+
+    /// How the arguments that `definition` declares differ from those that the policy names; for `policy check`.
+    pub fn undeclared(&self, definition: &ToolDefinition) -> Vec<String> {
+        let declared: Vec<&str> = definition.properties().map(|(name, _)| name).collect();
+        let first = |p: &super::json::Pattern| p.to_string().split('/').nth(1).unwrap_or_default().to_owned();
+        let named = self.profile.roles.iter().map(|(p, _)| first(p));
+        named.filter(|name| name != "*" && !declared.contains(&name.as_str())).collect()
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "allow",
+            Self::Ask => "approve",
+            Self::Deny => "deny",
+            Self::Score => "score",
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! How dangerous one call is, and why: arguments have roles, roles yield facts, facts yield findings, findings make
+//! a score.
+//!
+//! For: `policy`, which says what each argument is and adds the operator's own rules. Pure: what has to be looked up
+//! (who was paid before) is asked for with [`lookups`] and handed in as [`History`]. No argument can ever lower a
+//! score: every finding only adds.
+
+mod amount;
+mod count;
+mod effect;
+mod finding;
+mod flag;
+mod integrity;
+mod path;
+mod recipient;
+mod role;
+pub mod score;
+mod secret;
+mod url;
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+pub use effect::Effect;
+pub use finding::{Evidence, Finding, Group};
+pub(crate) use role::decimal as role_decimal;
+pub use role::{AmountRole, CountRole, FlagRole, PathRole, RecipientRole, Role, RoleKind, UrlRole};
+pub use score::{Assessment, Band, Bands};
+
+use super::call::ToolCall;
+use super::json::{Object, Pattern, Pointer, Value};
+use super::tool::{Known, ToolDefinition};
+
+/// What is known of a tool beforehand: its effect, and what its arguments are.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    /// The effect that the policy gives; guessed from name, schema and annotations if none.
+    pub effect: Option<Effect>,
+    /// What the policy says of reversibility; nothing if it is silent.
+    pub reversible: Option<bool>,
+    /// The roles that the policy gives; more are guessed for arguments it does not mention.
+    pub roles: Vec<(Pattern, Role)>,
+}
+
+/// A target that history may know: who was paid or written to before.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Target {
+    /// The role it appeared in, such as `recipient`.
+    pub kind: String,
+    /// Its canonical text.
+    pub value: String,
+}
+
+/// What the store said about the targets of this call, for this caller and server.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The targets among those asked for that were seen in an approved or harmlessly completed call.
+    pub seen: BTreeSet<Target>,
+}
+
+/// What was found in one call.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The effect in force.
+    pub effect: Effect,
+    /// The findings, in no particular order.
+    pub findings: Vec<Finding>,
+    /// Facts for the operator's own conditions, by role.
+    pub facts: Object,
+    /// The targets of this call, to be learned once it was approved or completed.
+    pub targets: Vec<Target>,
+}
+
+/// The targets that [`observe`] will want to know about. Most calls have none, and then no store is asked.
+pub fn lookups(call: &ToolCall, profile: &Profile) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for (pattern, role) in &profile.roles {
+        if matches!(role, Role::Recipient(_)) {
+            targets.extend(pattern.find(&call.arguments).iter().flat_map(|(_, value)| recipient::targets(value)));
+        }
+    }
+    targets.sort();
+    targets.dedup();
+    targets
+}
+
+/// Everything that raises the risk of `call`.
+pub fn observe(call: &ToolCall, profile: &Profile, known: &Known<'_>, history: &History) -> Observation {
+    let mut seen = Sight { findings: Vec::new(), facts: role::empty_facts(), history };
+    let definition = match known {
+        Known::Offered(definition, _) => Some(*definition),
+        _ => None,
+    };
+    let effect = effect::observe(call, profile, definition, &mut seen);
+    integrity::observe(call, known, &mut seen);
+    for (pattern, role) in &profile.roles {
+        for (pointer, value) in pattern.find(&call.arguments) {
+            role.observe(&pointer, value, call, &mut seen);
+        }
+    }
+    for (pattern, role) in guesses(call, profile, definition) {
+        for (pointer, value) in pattern.find(&call.arguments) {
+            role.observe(&pointer, value, call, &mut seen);
+        }
+    }
+    secret::observe(&Pointer::root(), &call.arguments, &mut seen);
+    let Sight { findings, mut facts, .. } = seen;
+    facts.insert("effect", Value::from(effect.name()));
+    Observation { effect, findings, facts, targets: lookups(call, profile) }
+}
+
+/// Roles for top-level arguments that the policy does not mention, told from their names. A guess may only raise.
+fn guesses(call: &ToolCall, profile: &Profile, definition: Option<&ToolDefinition>) -> Vec<(Pattern, Role)> {
+    let Some(arguments) = call.arguments.as_object() else { return Vec::new() };
+    let named = |name: &str| {
+        profile.roles.iter().any(|(p, _)| p.to_string().split('/').nth(1).is_some_and(|step| step == name || step == "*"))
+    };
+    // Only where nobody wrote a policy: an operator who wrote one has said which arguments matter.
+    if !profile.roles.is_empty() || (profile.effect.is_some() && definition.is_none()) {
+        return Vec::new();
+    }
+    let guess = |name: &str| {
+        let escaped = name.replace('~', "~0").replace('/', "~1");
+        Some((format!("/{escaped}").parse().ok()?, Role::guess(name)?))
+    };
+    arguments.iter().filter(|(name, _)| !named(name)).filter_map(|(name, _)| guess(name)).collect()
+}
+
+/// What a role writes down while it looks.
+pub(crate) struct Sight<'h> {
+    findings: Vec<Finding>,
+    facts: Object,
+    history: &'h History,
+}
+
+impl Sight<'_> {
+    /// Writes a finding down. Of one signal in one group only the heaviest sixteen are kept: they decide the score, and
+    /// a call with a million odd arguments must not cost a million findings.
+    fn find(&mut self, finding: Finding) {
+        let weight = |f: &Finding| (f.floor.as_ref().map_or(0, |floor| floor.score), f.weight);
+        let alike = |f: &&mut Finding| f.signal == finding.signal && f.group == finding.group;
+        if self.findings.iter_mut().filter(alike).count() < 16 {
+            self.findings.push(finding);
+        } else if let Some(lightest) = self.findings.iter_mut().filter(alike).min_by_key(|f| weight(f))
+            && weight(lightest) < weight(&finding)
+        {
+            *lightest = finding;
+        }
+    }
+
+    /// Sets a fact, keeping `true` where any argument of the same role made it true.
+    fn fact(&mut self, role: &str, name: &str, value: Value) {
+        let mut facts = match self.facts.remove(role) {
+            Some(Value::Object(facts)) => facts,
+            _ => Object::default(),
+        };
+        match (facts.get(name), &value) {
+            (Some(Value::Bool(true)), Value::Bool(false)) => {}
+            _ => facts.insert(name, value),
+        }
+        self.facts.insert(role, Value::Object(facts));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::json::{Limits, read};
+    use proptest::prelude::*;
+
+    fn call(arguments: &str) -> ToolCall {
+        let params = format!(r#"{{"name":"send_payment","arguments":{arguments}}}"#);
+        ToolCall::parse(params.as_bytes(), Limits::default()).unwrap()
+    }
+
+    fn score(call: &ToolCall, profile: &Profile) -> u8 {
+        let seen = observe(call, profile, &Known::Unread, &History::default());
+        score::assess(seen.findings, &Bands::default(), None).score
+    }
+
+    proptest! {
+        #[test]
+        fn more_text_or_more_keys_never_lower_a_score(extra in "[a-z ]{0,40}", key in "[b-z]{1,8}") {
+            for profile in [Profile::default(), Profile { effect: Some(Effect::Read), ..Profile::default() }] {
+                let base = call(r#"{"amount":5,"to":"x@y.z"}"#);
+                let longer = call(&format!(r#"{{"amount":5,"to":"x@y.z","{key}":"{extra}"}}"#));
+                prop_assert!(score(&longer, &profile) >= score(&base, &profile));
+            }
+        }
+    }
+
+    #[test]
+    fn guessed_roles_are_told_from_names() {
+        let plain = read(br#"{"path":"/etc/shadow"}"#, Limits::default()).unwrap();
+        let mut asked = call("{}");
+        asked.tool = "read_file".into();
+        asked.arguments = plain;
+        let seen = observe(&asked, &Profile::default(), &Known::Unread, &History::default());
+        assert!(seen.findings.iter().any(|f| f.signal == "path" && f.pointer.as_deref() == Some("/path")));
+    }
+}

@@ -1,0 +1,100 @@
+//! URLs, parsed as browsers parse them (WHATWG): inner addresses in any spelling, foreign hosts, odd schemes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ::url::{Host, Url};
+
+use super::{Finding, Group, Sight, UrlRole};
+use crate::domain::json::{Pointer, Value};
+
+pub(super) fn observe(role: &UrlRole, pointer: &Pointer, value: &Value, seen: &mut Sight<'_>) {
+    let Some(url) = value.as_str().and_then(|text| Url::parse(text).ok()) else {
+        seen.find(Finding::uninspectable("url", Group::Target, "the URL cannot be read").at(pointer, value));
+        return;
+    };
+    let found = |weight, reason: &str| Finding::new("url", Group::Target, weight, reason).at(pointer, value);
+    if !matches!(url.scheme(), "http" | "https") {
+        seen.find(found(600, "the URL is not of the web"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        seen.find(found(400, "the URL carries a name or password before its host"));
+    }
+    let inner = match url.host() {
+        Some(Host::Ipv4(ip)) => is_inner(IpAddr::V4(ip)),
+        Some(Host::Ipv6(ip)) => is_inner(IpAddr::V6(ip)),
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || [".localhost", ".local", ".internal"].iter().any(|end| name.ends_with(end))
+        }
+        None => false,
+    };
+    if inner {
+        seen.fact("url", "private", Value::Bool(true));
+        seen.find(found(700, "the URL points inside: loopback, private, link-local or metadata address"));
+    }
+    let host = url.host_str().unwrap_or_default().trim_end_matches('.');
+    if host.split('.').any(|label| label.starts_with("xn--")) {
+        seen.find(found(350, "the host is written in non-Latin letters, which may imitate another"));
+    }
+    let ours = |ours: &String| host == ours || host.strip_suffix(ours.as_str()).is_some_and(|rest| rest.ends_with('.'));
+    if !role.hosts.is_empty() && !role.hosts.iter().any(ours) {
+        seen.fact("url", "foreign", Value::Bool(true));
+        seen.find(found(500, "the host is not one that the policy names"));
+    }
+}
+
+/// Whether an address is not of the public internet, in IPv4 or in any IPv6 form that carries an IPv4 address.
+fn is_inner(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_inner_v4(ip),
+        IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || carried(ip).is_some_and(is_inner_v4)
+                || matches!(ip.segments().first(), Some(0xfc00..=0xfdff | 0xfe80..=0xfeff))
+        }
+    }
+}
+
+fn is_inner_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, ..] = ip.octets();
+    ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_broadcast() || ip.is_unspecified()
+        || ip.is_multicast() || a == 0 || (a == 100 && (64..128).contains(&b)) || (a == 198 && (18..20).contains(&b)) || a >= 240
+}
+
+/// The IPv4 address inside a v4-mapped, v4-compatible, 6to4 (2002::/16) or NAT64 (64:ff9b::/96) address.
+fn carried(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, c, d, e, f, g, h] = ip.segments();
+    let v4 = |hi: u16, lo: u16| Some(Ipv4Addr::from((u32::from(hi) << 16) | u32::from(lo)));
+    match (a, b, c, d, e, f) {
+        (0, 0, 0, 0, 0, 0 | 0xffff) | (0x64, 0xff9b, 0, 0, 0, 0) | (0x64, 0xff9b, 1, _, _, _) => v4(g, h),
+        (0x2002, ..) => v4(b, c),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::risk::{History, Observation, role::empty_facts};
+
+    fn look(text: &str) -> Vec<Finding> {
+        let history = History::default();
+        let mut seen = Sight { findings: vec![], facts: empty_facts(), history: &history };
+        observe(&UrlRole::default(), &Pointer::root(), &Value::from(text), &mut seen);
+        let Sight { findings, facts, .. } = seen;
+        Observation { effect: super::super::Effect::Read, findings, facts, targets: vec![] }.findings
+    }
+
+    #[test]
+    fn inner_addresses_are_seen_in_every_spelling() {
+        for text in [
+            "http://127.0.0.1/", "http://2130706433/", "http://0x7f.1/", "http://0177.0.0.1/", "http://[::1]/",
+            "http://[::ffff:10.0.0.1]/", "http://169.254.169.254/latest/meta-data", "http://[2002:7f00:1::]/",
+            "http://[64:ff9b::a9fe:a9fe]/", "http://[fec0::1]/", "http://localhost./", "http://metadata.google.internal/",
+        ] {
+            assert!(look(text).iter().any(|f| f.reason.contains("inside")), "{text}");
+        }
+        assert!(look("https://example.com/").is_empty());
+        assert!(!look("not a url").is_empty());
+        assert!(!look("https://user@example.com/").is_empty());
+    }
+}

@@ -1,0 +1,5 @@
+//! Countersign.
+
+pub mod adapters;
+pub mod domain;
+pub mod system;
