@@ -58,6 +58,9 @@ pub enum CallError {
     /// `arguments` is there and not an object.
     #[error("`arguments` of `tools/call` must be an object, not {0}")]
     Arguments(&'static str),
+    /// A member that differs from a known one only in case: some servers would take it for that one.
+    #[error("`{0}` in the parameters of `tools/call` differs from a known member only in case")]
+    Imitation(String),
     /// Not strictly one JSON value.
     #[error("the parameters of `tools/call` were refused: {0}")]
     Json(#[from] JsonError),
@@ -82,6 +85,11 @@ const PROTOCOL_META: [&str; 9] = [
     "io.modelcontextprotocol/subscriptionId", "progressToken", "traceparent", "tracestate",
 ];
 
+/// A name without its case, by Unicode's simple rules (`ſ` is `s`, the Kelvin sign is `k`).
+pub fn folded(name: &str) -> String {
+    name.to_uppercase().to_lowercase()
+}
+
 impl ToolCall {
     /// Reads `params` of a `tools/call`.
     ///
@@ -100,6 +108,9 @@ impl ToolCall {
             Some(other) => return Err(CallError::Arguments(other.kind())),
             None => Value::Object(Object::default()),
         };
+        if let Some((name, _)) = rest.iter().find(|(name, _)| ["name", "arguments"].contains(&folded(name).as_str())) {
+            return Err(CallError::Imitation(name.to_owned()));
+        }
         let mut meta = match rest.remove("_meta") {
             Some(Value::Object(meta)) => meta,
             Some(other) => return Err(CallError::Meta(other.kind())),
@@ -228,6 +239,7 @@ mod tests {
             "[]", "null", "{}", r#"{"name":1}"#, r#"{"name":""}"#, r#"{"name":"t","arguments":[]}"#,
             r#"{"name":"t","arguments":null}"#, r#"{"name":"t","_meta":1}"#, r#"{"name":"t","name":"u"}"#,
             r#"{"name":"t","arguments":{"a":{"b":1,"b":2}}}"#, r#"{"name":"t","n\u0061me":"u"}"#,
+            r#"{"name":"t","Name":"u"}"#, "{\"name\":\"t\",\"argument\u{17f}\":{}}",
         ] {
             assert!(parse(params).is_err(), "{params}");
         }

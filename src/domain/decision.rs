@@ -32,9 +32,19 @@ pub enum Decision {
     },
 }
 
+/// Whether decisions hold calls back, or are only recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcement {
+    /// Calls are held and refused.
+    Enforce,
+    /// Every call runs; what would have become of it is in the record.
+    Shadow,
+}
+
 /// Decides. Unknown and erring things were turned into findings before; there is no way to allow by accident.
-pub fn decide(policy: &Policy, judged: &Judged, call: CallDigest) -> Decision {
+pub fn decide(policy: &Policy, judged: &Judged, call: CallDigest, enforcement: Enforcement) -> Decision {
     match verdict(policy, judged) {
+        _ if enforcement == Enforcement::Shadow => Decision::Allow(Allowed(call)),
         Verdict::Allow => Decision::Allow(Allowed(call)),
         Verdict::RequireApproval => Decision::Approve { quorum: 1 },
         Verdict::RequireTwoApprovals => Decision::Approve { quorum: 2 },

@@ -44,6 +44,12 @@ pub trait Store: Send + Sync {
     /// Approvals that are open, oldest first, or settled ones, newest first.
     async fn approvals(&self, which: Which, most: u32) -> Result<Vec<Versioned>, StoreError>;
 
+    /// Open approvals with a clock that has run out.
+    async fn due(&self, now: Timestamp, most: u32) -> Result<Vec<Versioned>, StoreError>;
+
+    /// Approvals that `instance` redeemed or dispatched and did not settle.
+    async fn held_by(&self, instance: &str) -> Result<Vec<Versioned>, StoreError>;
+
     /// The kept answer of a call whose caller was gone when it came.
     async fn answer(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError>;
 

@@ -25,6 +25,7 @@ CREATE TABLE approvals (
 CREATE UNIQUE INDEX approvals_open ON approvals (key) WHERE state IN ('pending', 'approved', 'redeemed', 'dispatched');
 CREATE INDEX approvals_key ON approvals (key, findable_until);
 CREATE INDEX approvals_state ON approvals (state, asked_at);
+CREATE INDEX approvals_due ON approvals (runs_out) WHERE runs_out IS NOT NULL;
 CREATE TABLE targets (
     server TEXT NOT NULL,
     caller TEXT NOT NULL,

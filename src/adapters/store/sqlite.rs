@@ -223,6 +223,18 @@ impl Store for Sqlite {
         query.bind(most).fetch_all(&self.pool).await.map_err(unavailable)?.iter().map(versioned).collect()
     }
 
+    async fn due(&self, now: Timestamp, most: u32) -> Result<Vec<Versioned>, StoreError> {
+        let rows = sqlx::query("SELECT body, version FROM approvals WHERE runs_out <= ? ORDER BY runs_out LIMIT ?")
+            .bind(now.0).bind(most).fetch_all(&self.pool).await;
+        rows.map_err(unavailable)?.iter().map(versioned).collect()
+    }
+
+    async fn held_by(&self, instance: &str) -> Result<Vec<Versioned>, StoreError> {
+        let rows = sqlx::query("SELECT body, version FROM approvals WHERE state IN ('redeemed', 'dispatched') AND instance = ?")
+            .bind(instance).fetch_all(&self.pool).await;
+        rows.map_err(unavailable)?.iter().map(versioned).collect()
+    }
+
     async fn answer(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let answer = sqlx::query_scalar("SELECT answer FROM approvals WHERE id = ?").bind(id).fetch_optional(&self.pool).await;
         Ok(answer.map_err(unavailable)?.flatten())

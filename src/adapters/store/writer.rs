@@ -79,7 +79,7 @@ impl Writer {
             }
         }
         for done in flushes {
-            drop(done.send(()));
+            let _ = done.send(());
         }
         if touched {
             self.changed.send_modify(|n| *n += 1);

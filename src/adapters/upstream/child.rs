@@ -101,7 +101,7 @@ impl Process {
     fn signal(&self, signal: rustix::process::Signal) {
         if let Some(group) = self.group {
             // It may be gone already, which is what is wanted.
-            drop(rustix::process::kill_process_group(group, signal));
+            let _ = rustix::process::kill_process_group(group, signal);
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum EventKind {
     CredentialRevoked,
     /// A call was refused by policy.
     Denied,
+    /// The answer of a held call reached its caller.
+    Delivered,
     /// A held call goes upstream now.
     Dispatched,
     /// One of an approval's clocks ran out.
@@ -77,6 +79,7 @@ impl EventKind {
             Self::Completed => "completed",
             Self::CredentialExpired => "credential-expired",
             Self::CredentialRevoked => "credential-revoked",
+            Self::Delivered => "delivered",
             Self::Denied => "denied",
             Self::Dispatched => "dispatched",
             Self::Expired => "expired",

@@ -209,7 +209,7 @@ fn compile(
         effects: effects.iter().map(glob).collect::<Result<_, _>>()?,
         rules,
         ask: ask(file, shared, &base.ask, defaults).map_err(fail)?,
-        credential: credential(file.credential.as_ref(), shared.and_then(|s| s.credential.as_ref()), defaults).map_err(fail)?,
+        credential: credential(file, shared, defaults).map_err(fail)?,
         show: show(file, shared).map_err(|e| fail(e.to_string()))?,
         cases: file.case.iter().enumerate().map(|(n, case)| self::case(n, case)).collect::<Result<_, _>>().map_err(fail)?,
     })
@@ -308,10 +308,12 @@ fn ask(file: &PolicyFile, shared: Option<&PolicyFile>, base: &Ask, defaults: &De
     })
 }
 
-fn credential(own: Option<&CredentialFile>, shared: Option<&CredentialFile>, defaults: &Defaults) -> Result<Option<CredentialTerms>, String> {
+fn credential(file: &PolicyFile, shared: Option<&PolicyFile>, defaults: &Defaults) -> Result<Option<CredentialTerms>, String> {
+    let (own, shared) = (file.credential.as_ref(), shared.and_then(|s| s.credential.as_ref()));
     // `server.toml` may say which issuer and how long; only a tool's own file turns a credential on, by its scope.
     let Some(scope) = own.and_then(|c| c.scope.as_ref()) else {
-        return if own.is_some() { Err("`[credential]` needs a `scope`".into()) } else { Ok(None) };
+        let needed = file.tool.is_some() && own.is_some();
+        return if needed { Err("`[credential]` needs a `scope`".into()) } else { Ok(None) };
     };
     let pick = |get: fn(&CredentialFile) -> Option<String>| own.and_then(get).or_else(|| shared.and_then(get));
     let issuer = pick(|c| c.issuer.clone()).ok_or("`[credential]` needs an `issuer`, here or in `server.toml`")?;

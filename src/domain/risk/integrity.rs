@@ -1,11 +1,12 @@
 //! Whether a call is what it seems: does it fit the tool's schema, and is the tool still the one first seen.
 
 use super::{Finding, Group, Sight};
-use crate::domain::call::ToolCall;
-use crate::domain::json::{Pointer, Value};
+use crate::domain::call::{ToolCall, folded};
+use crate::domain::json::{Object, Pointer, Value};
 use crate::domain::tool::{Known, ToolDefinition};
 
 pub(super) fn observe(call: &ToolCall, known: &Known<'_>, seen: &mut Sight<'_>) {
+    twins(call, seen);
     let plain = |weight, reason: &str| Finding::new("definition", Group::Integrity, weight, reason);
     match known {
         Known::Offered(definition, pinned) => {
@@ -17,6 +18,17 @@ pub(super) fn observe(call: &ToolCall, known: &Known<'_>, seen: &mut Sight<'_>) 
         }
         Known::NotOffered => seen.find(plain(500, "the server does not offer a tool of this name")),
         Known::Unread => seen.find(plain(150, "the server's list of tools could not be read")),
+    }
+}
+
+/// Top-level arguments whose names differ only in case: some servers take the one for the other.
+fn twins(call: &ToolCall, seen: &mut Sight<'_>) {
+    let mut names = std::collections::HashSet::new();
+    for (name, value) in call.arguments.as_object().into_iter().flat_map(Object::iter) {
+        if !names.insert(folded(name)) {
+            let reason = "another argument has the same name in other case";
+            seen.find(Finding::new("schema", Group::Integrity, 650, reason).at(&Pointer::root().join(name), value));
+        }
     }
 }
 

@@ -59,14 +59,13 @@ fn look(pointer: &Pointer, text: &str, seen: &mut Sight<'_>) {
     }
 }
 
-/// `text` with every secret that the rules know replaced, for logs and cards.
-pub(crate) fn carries_secret(text: &str) -> bool {
-    text.len() >= 12 && SET.as_ref().is_none_or(|set| set.is_match(text))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn carries_secret(text: &str) -> bool {
+        SET.as_ref().unwrap().is_match(text)
+    }
 
     #[test]
     fn the_rules_compile_and_tell_secrets_from_prose() {

@@ -1,4 +1,10 @@
-//! The inbox as a channel: the page itself reads the store, so asking is a line for whoever watches the terminal.
+//! The inbox: a page served by the gateway, on which signed-in approvers see what waits and decide.
+//!
+//! It reads the store, so asking is only a line for whoever watches the terminal. [`pages`] has the routes, [`view`]
+//! what is drawn.
+
+pub mod pages;
+mod view;
 
 use async_trait::async_trait;
 

@@ -1,0 +1,371 @@
+//! Config, build, run: puts the parts together. Alone knows which adapters exist, and hands them inward as ports.
+
+pub mod config;
+mod http;
+mod keys;
+pub mod policies;
+pub mod telemetry;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::adapters::channel::{Channel, Inbox};
+use crate::adapters::credential::{IssueError, Issuer, KeyRing, SignedJwt};
+use crate::adapters::store::{Change, Instances, Sqlite, Store, StoreError};
+use crate::adapters::upstream::{ChildSettings, HttpUpstream, Launch, UrlError};
+use crate::domain::audit::{Entry, EventKind};
+use crate::domain::call::{Caller, Identity};
+use crate::domain::clock::Clock;
+use crate::domain::digest::Digest;
+use crate::domain::json::Limits;
+use crate::domain::policy::PolicySet;
+use crate::downstream::http::{FrontState, HttpFront, Reach, Wrapped};
+use crate::downstream::identity::{Callers, KeySource, Subject, TokenIssuer, Tokens};
+use crate::downstream::stdio::{StdioError, StdioFront};
+use crate::gateway::{Gateway, Server, Settings};
+use crate::system::{SystemClock, random_hex};
+use config::{Algorithm, Config, CredentialKind, SecretError, UpstreamFile};
+use policies::{LoadError, Source};
+
+/// How long a graceful end may take.
+const LAST: Duration = Duration::from_secs(15);
+
+/// A gateway, built and not yet running.
+pub struct App {
+    /// The route of calls.
+    pub gateway: Arc<Gateway>,
+    config: Config,
+    source: Source,
+    keys: KeyRing,
+    instances: Option<Arc<Instances>>,
+    launch: Launch,
+    /// Work that ends with the program.
+    pub tasks: TaskTracker,
+    store_tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Why a gateway could not be built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Policies are wrong.
+    #[error(transparent)]
+    Policies(#[from] LoadError),
+    /// The caller that was named is not configured.
+    #[error("there is no `[caller.{0}]` in the configuration")]
+    Caller(String),
+    /// An address of an upstream is wrong.
+    #[error("`[upstream.{name}]`")]
+    Upstream {
+        /// The upstream.
+        name: String,
+        /// Why.
+        source: UrlError,
+    },
+    /// A secret cannot be had.
+    #[error("`[upstream.{name}]` needs a secret")]
+    Secret {
+        /// The upstream.
+        name: String,
+        /// Why.
+        source: SecretError,
+    },
+    /// Callers would not be told apart on a port that others reach.
+    #[error("{0} is reached from other machines: add `[[listen.token]]`, so that callers are recognised")]
+    Open(std::net::SocketAddr),
+    /// The issuer's keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] IssueError),
+    /// The store cannot be used.
+    #[error("the store cannot be used")]
+    Store(#[from] StoreError),
+    /// The client's pipe, or its server, broke.
+    #[error(transparent)]
+    Stdio(#[from] StdioError),
+    /// The system failed.
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+    /// The system gave no random bytes.
+    #[error(transparent)]
+    Random(#[from] crate::system::RandomError),
+}
+
+impl App {
+    /// Opens the store, compiles the policies and puts the parts together. `address` is where approvers reach the inbox.
+    ///
+    /// # Errors
+    /// If anything that is needed is wrong: a gateway that cannot refuse does not start.
+    pub async fn build(config: Config, address: String) -> Result<Self, AppError> {
+        let instance = random_hex::<16>()?;
+        let store_tasks = TaskTracker::new();
+        let store = Sqlite::open(&config.store, &instance, &store_tasks).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::starting_at(store.last_time().await?));
+        let store: Arc<dyn Store> = Arc::new(store);
+        let source = Source::new(config.policies.clone(), config.defaults.clone());
+        let policies = source.load()?;
+        let keys = KeyRing::default();
+        let mut issuers: HashMap<String, Arc<dyn Issuer>> = HashMap::new();
+        for (name, kind) in &config.credentials {
+            let CredentialKind::SignedJwt(settings) = kind;
+            let issuer = settings.issuer.clone().unwrap_or_else(|| address.clone());
+            issuers.insert(name.clone(), Arc::new(SignedJwt { issuer, keys: keys.clone() }));
+            keys::rotate(store.as_ref(), clock.as_ref(), &keys, settings.rotate_days).await?;
+        }
+        let channel: Arc<dyn Channel> = Arc::new(Inbox { address });
+        let settings = Settings {
+            instance,
+            enforcement: config.enforcement,
+            budget: config.hold.budget,
+            budget_with_progress: config.hold.with_progress,
+            progress_every: config.hold.every,
+            sync_always: config.sync_always,
+        };
+        let gateway = Gateway::new(store, clock, channel, issuers, config.approvers.clone(), settings, policies);
+        Ok(Self {
+            gateway: Arc::new(gateway), config, source, keys, instances: None, launch: launcher()?, tasks: TaskTracker::new(), store_tasks,
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// Asks the program to end.
+    pub fn stopper(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Joins the gateways that share the store, settles what dead ones left, and starts the sweep.
+    ///
+    /// # Errors
+    /// If the store or the locks cannot be used.
+    pub async fn join(&mut self) -> Result<(), AppError> {
+        let instances = Arc::new(Instances::register(&self.config.store, &self.gateway.settings.instance)?);
+        self.note(EventKind::Started, json!({
+            "version": env!("CARGO_PKG_VERSION"), "policies": self.gateway.policies().digest, "mode": format!("{:?}", self.config.enforcement).to_lowercase(),
+        })).await?;
+        if let Err(error) = self.gateway.bury(&instances).await {
+            tracing::error!(%error, "what a dead gateway left open could not be settled; it is tried again");
+        }
+        // Whoever asked before a crash may not have been heard.
+        for waiting in self.gateway.store.approvals(crate::adapters::store::Which::Open, 1000).await? {
+            if waiting.approval.state() == "pending" {
+                self.gateway.channel.ask(&waiting.approval).await;
+            }
+        }
+        let (gateway, locks, stop) = (self.gateway.clone(), instances.clone(), self.stop.clone());
+        self.tasks.spawn(async move { gateway.sweep(&locks, stop).await });
+        self.tasks.spawn(policies::watch(self.source.clone(), self.gateway.clone(), self.stop.clone()));
+        self.tasks.spawn(keys::keep(self.gateway.clone(), self.keys.clone(), self.config.credentials.clone(), self.stop.clone()));
+        self.instances = Some(instances);
+        Ok(())
+    }
+
+    async fn note(&self, kind: EventKind, data: serde_json::Value) -> Result<(), StoreError> {
+        let entry = Entry { kind, at: self.gateway.clock.now(), call: None, subject: None, data: data.to_string() };
+        self.gateway.store.commit(Change::synced(entry, vec![])).await.map(drop)
+    }
+
+    /// Serves HTTP on `listener` until stopped.
+    ///
+    /// # Errors
+    /// If an upstream cannot be set up, or callers could not be told apart.
+    pub async fn serve(&self, listener: TcpListener) -> Result<(), AppError> {
+        let front = Arc::new(self.front(&listener)?);
+        http::serve(listener, front, self.gateway.clone(), self.stop.clone()).await?;
+        Ok(())
+    }
+
+    /// Serves the inbox for a gateway on a pipe: whichever process has the port hosts it, another takes over after it.
+    pub fn host_inbox(&self) {
+        let (address, stop) = (self.config.listen, self.stop.clone());
+        let front = HttpFront {
+            gateway: self.gateway.clone(), upstreams: HashMap::new(), callers: Callers::Fixed(nobody()), address: self.address(address),
+            hosts: self.config.hosts.clone(), keys: self.keys.clone(), limits: self.limits(), tasks: self.tasks.clone(),
+            state: FrontState::default(),
+        };
+        let (front, gateway) = (Arc::new(front), self.gateway.clone());
+        self.tasks.spawn(async move {
+            while !stop.is_cancelled() {
+                if let Ok(listener) = TcpListener::bind(address).await {
+                    if let Err(error) = http::serve(listener, front, gateway, stop).await {
+                        tracing::error!(%error, "the inbox ended");
+                    }
+                    return;
+                }
+                drop(tokio::time::timeout(Duration::from_secs(1), stop.cancelled()).await);
+            }
+        });
+    }
+
+    /// Serves one client on this process's standard input and output, around `command`.
+    ///
+    /// # Errors
+    /// If the server cannot be started or ends first.
+    pub async fn wrap(&self, server: &str, caller: &str, child: ChildSettings) -> Result<(), AppError> {
+        let caller = self.configured(caller)?;
+        let server = Server {
+            name: server.to_owned(), identity: child.command.join(" "), audience: server.to_owned(), is_child: true,
+        };
+        let front = StdioFront { gateway: self.gateway.clone(), server: Arc::new(server), child: Arc::new(child), caller, limits: self.limits() };
+        Ok(front.run(tokio::io::stdin(), tokio::io::stdout(), &self.tasks, self.stop.clone()).await?)
+    }
+
+    /// How children of this program are started.
+    pub fn launch(&self) -> Launch {
+        self.launch.clone()
+    }
+
+    /// Ends everything that runs, and says so in the record.
+    pub async fn end(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        let ended = tokio::time::timeout(LAST, self.tasks.wait()).await.is_ok();
+        if let Some(instances) = &self.instances {
+            if let Err(error) = self.note(EventKind::Stopped, json!({"clean": ended})).await {
+                tracing::error!(%error, "the end could not be recorded");
+            }
+            self.gateway.store.flush().await;
+            // What still runs is settled by the next gateway, which takes this one for dead.
+            if ended {
+                instances.leave();
+            }
+        }
+        drop(self.gateway);
+        self.store_tasks.close();
+        drop(tokio::time::timeout(Duration::from_secs(5), self.store_tasks.wait()).await);
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { bytes: self.config.message_limit, ..Limits::default() }
+    }
+
+    fn address(&self, bound: std::net::SocketAddr) -> String {
+        self.config.public.clone().unwrap_or_else(|| format!("http://{bound}"))
+    }
+
+    fn configured(&self, name: &str) -> Result<Caller, AppError> {
+        let caller = self.config.callers.get(name).ok_or_else(|| AppError::Caller(name.to_owned()))?;
+        Ok(Caller { name: name.to_owned(), owner: caller.owner.clone(), identity: Identity::Configured })
+    }
+
+    fn front(&self, listener: &TcpListener) -> Result<HttpFront, AppError> {
+        let bound = listener.local_addr()?;
+        let callers = if self.config.tokens.is_empty() {
+            if !bound.ip().is_loopback() {
+                return Err(AppError::Open(bound));
+            }
+            let owner = self.config.callers.get("local").and_then(|c| c.owner.clone());
+            Callers::Fixed(Caller { name: "local".into(), owner, identity: Identity::Configured })
+        } else {
+            Callers::Tokens(Box::new(self.tokens()))
+        };
+        let mut upstreams = HashMap::new();
+        for (name, file) in &self.config.upstreams {
+            upstreams.insert(name.clone(), self.wrapped(name, file)?);
+        }
+        let mut hosts = self.config.hosts.clone();
+        let public = self.config.public.as_deref().and_then(|p| url::Url::parse(p).ok());
+        hosts.extend(public.and_then(|p| p.host_str().map(str::to_ascii_lowercase)));
+        if !bound.ip().is_unspecified() {
+            hosts.push(bound.ip().to_string());
+        }
+        Ok(HttpFront {
+            gateway: self.gateway.clone(), upstreams, callers, address: self.address(bound), hosts, keys: self.keys.clone(),
+            limits: self.limits(), tasks: self.tasks.clone(), state: FrontState::default(),
+        })
+    }
+
+    fn wrapped(&self, name: &str, file: &UpstreamFile) -> Result<Wrapped, AppError> {
+        let secret = |secret: &config::Secret| secret.reveal().map_err(|source| AppError::Secret { name: name.to_owned(), source });
+        let introspection = file.introspection.as_ref().map(secret).transpose()?.map(|s| Digest::of(s.as_bytes()));
+        let (reach, identity, audience, is_child) = match (&file.url, &file.command) {
+            (Some(url), _) => {
+                let bearer = file.bearer.as_ref().map(secret).transpose()?;
+                let upstream = HttpUpstream::new(url, bearer.as_deref(), &self.tasks)
+                    .map_err(|source| AppError::Upstream { name: name.to_owned(), source })?;
+                (Reach::Http(Box::new(upstream)), url.clone(), url.clone(), false)
+            }
+            (None, command) => {
+                let command = command.clone().unwrap_or_default();
+                let mut env = std::collections::BTreeMap::new();
+                for (key, value) in &file.env {
+                    let value = match value {
+                        config::EnvFile::Plain(text) => text.clone(),
+                        config::EnvFile::Secret(reference) => secret(reference)?,
+                    };
+                    env.insert(key.clone(), value);
+                }
+                env.extend(file.pass_env.iter().filter_map(|key| Some((key.clone(), Config::variable(key)?))));
+                let identity = command.join(" ");
+                let settings = ChildSettings { command, env, directory: file.directory.clone(), launch: self.launch.clone() };
+                (Reach::Child(Arc::new(settings)), identity, name.to_owned(), true)
+            }
+        };
+        let audience = file.audience.clone().unwrap_or(audience);
+        let server = Server { name: name.to_owned(), identity, audience, is_child };
+        Ok(Wrapped { server: Arc::new(server), reach, introspection })
+    }
+
+    fn tokens(&self) -> Tokens {
+        let issuer = |file: &config::TokenFile| TokenIssuer {
+            issuer: file.issuer.clone(),
+            audience: file.audience.clone(),
+            keys: match &file.jwks {
+                config::JwksFile::File(path) => KeySource::File(path.clone()),
+                config::JwksFile::Url(url) => KeySource::Url(url.clone()),
+            },
+            algorithms: file.algorithms.iter().copied().map(algorithm).collect(),
+            cache: Mutex::default(),
+        };
+        let subject = |(name, caller): (&String, &config::CallerFile)| {
+            let subject = caller.subject.clone()?;
+            Some(Subject { name: name.clone(), owner: caller.owner.clone(), subject, issuer: caller.issuer.clone() })
+        };
+        Tokens { issuers: self.config.tokens.iter().map(issuer).collect(), callers: self.config.callers.iter().filter_map(subject).collect() }
+    }
+
+    /// The policies in force, for `policy` and reports.
+    pub fn policies(&self) -> Arc<PolicySet> {
+        self.gateway.policies()
+    }
+}
+
+/// Children are started through this very program.
+fn launcher() -> std::io::Result<Launch> {
+    // A test program is not countersign: it lies beside the real one's folder and says so by this name.
+    let this = std::env::current_exe()?;
+    let beside: Option<PathBuf> = this.parent().filter(|d| d.ends_with("deps") || d.ends_with("examples")).and_then(|d| d.parent()).map(|d| d.join("countersign"));
+    Ok(Launch::Through(beside.filter(|path| path.exists()).unwrap_or(this)))
+}
+
+/// The caller of a door that has no upstream behind it.
+fn nobody() -> Caller {
+    Caller { name: "nobody".into(), owner: None, identity: Identity::Configured }
+}
+
+fn algorithm(name: Algorithm) -> jsonwebtoken::Algorithm {
+    match name {
+        Algorithm::EdDSA => jsonwebtoken::Algorithm::EdDSA,
+        Algorithm::ES256 => jsonwebtoken::Algorithm::ES256,
+        Algorithm::ES384 => jsonwebtoken::Algorithm::ES384,
+        Algorithm::PS256 => jsonwebtoken::Algorithm::PS256,
+        Algorithm::PS384 => jsonwebtoken::Algorithm::PS384,
+        Algorithm::PS512 => jsonwebtoken::Algorithm::PS512,
+        Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
+        Algorithm::RS384 => jsonwebtoken::Algorithm::RS384,
+        Algorithm::RS512 => jsonwebtoken::Algorithm::RS512,
+    }
+}

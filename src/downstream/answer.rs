@@ -1,0 +1,107 @@
+//! Every word that an agent is told: whether the call ran, what to do, and no internals of any policy.
+//!
+//! A call that did not run is a tool result with `isError: true`, because clients show that to the model and would
+//! throw on a JSON-RPC error or on a result without the tool's structured content. `_meta` carries the state for
+//! machines under `dev.countersign/call`.
+
+use serde_json::{Value, json};
+
+use crate::adapters::upstream::Id;
+use crate::domain::approval::Outcome;
+use crate::domain::clock::spoken;
+use crate::domain::text::visible;
+use crate::gateway::{Refusal, Waiting};
+
+/// The answer to a call that the gateway answers itself.
+pub(super) fn refused(id: &Id, refusal: &Refusal, stateless: bool) -> String {
+    let (text, state, approval) = words(refusal);
+    let mut result = json!({
+        "content": [{"type": "text", "text": text}],
+        "isError": true,
+        "_meta": {"dev.countersign/call": {"state": state, "approval": approval, "executed": executed(refusal)}},
+    });
+    if let (true, Some(result)) = (stateless, result.as_object_mut()) {
+        result.insert("resultType".into(), "complete".into());
+    }
+    json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string()
+}
+
+/// A progress message for a call that waits. Ours count in millionths, so that the server's own progress, which starts
+/// over after the approval, still rises.
+pub(super) fn progress(token: &str, count: u64, waiting: &Waiting) -> String {
+    let token: Value = serde_json::from_str(token).unwrap_or_default();
+    #[expect(clippy::cast_precision_loss, reason = "a count of messages is far below 2^52")]
+    let progress = count as f64 / 1_000_000.0;
+    let params = json!({"progressToken": token, "progress": progress, "message": asked(waiting)});
+    json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}).to_string()
+}
+
+/// A JSON-RPC error.
+pub(super) fn error(id: Option<&Id>, code: i32, message: &str) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}).to_string()
+}
+
+fn asked(waiting: &Waiting) -> String {
+    let (quorum, given) = waiting.quorum;
+    let who = waiting.approvers.join(" or ");
+    let many = if quorum > 1 { format!(" ({given} of {quorum} have approved)") } else { String::new() };
+    format!("Waiting for {who} to approve{many}: {} ({} left)", waiting.place, spoken(waiting.left))
+}
+
+fn executed(refusal: &Refusal) -> Value {
+    match refusal {
+        Refusal::Unknown { .. } => "unknown".into(),
+        Refusal::Answered { .. } => true.into(),
+        _ => false.into(),
+    }
+}
+
+fn words(refusal: &Refusal) -> (String, &'static str, Option<&str>) {
+    match refusal {
+        Refusal::Denied { because } => (format!("This call was NOT executed. It is not allowed here: {}", visible(because)), "denied", None),
+        Refusal::Pending(waiting) => {
+            let text = format!(
+                "This call was NOT executed yet. {}. Its approval is {}. Repeat exactly the same call to collect the result; \
+                 it is not asked twice and runs at most once.",
+                asked(waiting), waiting.approval
+            );
+            (text, "pending", Some(&waiting.approval))
+        }
+        Refusal::Ended { approval, outcome } => {
+            let how = match outcome {
+                // What a person wrote goes to a model: in quotes, on one line, and cut short.
+                Outcome::Denied { by, reason: Some(reason) } => {
+                    let reason: String = visible(reason).chars().take(300).collect();
+                    format!("{by} denied it. They wrote: \"{reason}\"")
+                }
+                Outcome::Denied { by, reason: None } => format!("{by} denied it"),
+                Outcome::Expired { clock } if clock == "decide-by" => "nobody decided in time. Repeating the call asks again".into(),
+                Outcome::Expired { .. } => "it was approved, but not used in time. Repeating the call asks again".into(),
+                Outcome::Cancelled { .. } => "the question was taken back".into(),
+                Outcome::Revoked { .. } => {
+                    "it was approved, but the tool, its policy or its approvers changed before it ran. Repeating the call asks again".into()
+                }
+                Outcome::Failed { .. } => "the server could not be reached".into(),
+                Outcome::Completed { .. } | Outcome::OutcomeUnknown { .. } => "it is over".into(),
+            };
+            (format!("This call was NOT executed: {how}. (approval {approval})"), outcome.name(), Some(approval))
+        }
+        Refusal::Failed { why, approval } => {
+            let next = match approval {
+                Some(id) => format!(" Its approval {id} is still good: repeat exactly the same call."),
+                None => String::new(),
+            };
+            (format!("This call was NOT executed: {}.{next}", visible(why)), "failed", approval.as_deref())
+        }
+        Refusal::Answered { approval } => (
+            format!("This call was executed once, and its result went to another request of yours (approval {approval}). Nothing was executed now."),
+            "answered",
+            Some(approval),
+        ),
+        Refusal::Unknown { subject } => (
+            format!("It is UNKNOWN whether this call was executed: it was sent and no answer came back ({subject}). It is not repeated. Look at the target before you try again."),
+            "outcome-unknown",
+            Some(subject),
+        ),
+    }
+}

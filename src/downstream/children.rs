@@ -1,0 +1,177 @@
+//! HTTP clients in front of child processes: who gets which message.
+//!
+//! In the eras with sessions each session has a child of its own, and messages go as they came. In the stateless era
+//! each caller has one, and ids and progress tokens are put in place of the clients', so that two clients of one caller
+//! cannot be mixed up.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::speak::retokened;
+use crate::adapters::upstream::{Child, ChildSettings, Envelope, Id};
+
+/// Most messages kept for a client that listens to no stream.
+const MOST_KEPT: usize = 256;
+/// The `_meta` key that ties a notification to the request that subscribed to it.
+const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// One child and the clients' streams in front of it.
+pub(super) struct Hub {
+    /// The child.
+    pub child: Arc<Child>,
+    /// Whether ids and tokens are put in place of the clients'.
+    remaps: bool,
+    next: AtomicI64,
+    streams: Mutex<Streams>,
+}
+
+#[derive(Default)]
+struct Streams {
+    posts: HashMap<Id, Post>,
+    /// The stream that a client opened with GET.
+    listening: Option<mpsc::Sender<Bytes>>,
+    kept: VecDeque<Bytes>,
+    ended: bool,
+}
+
+struct Post {
+    to: mpsc::Sender<Bytes>,
+    client_id: Id,
+    /// The server's token and the client's.
+    tokens: Option<(String, String)>,
+    /// Tool calls get their answer from the gateway, not from here.
+    only_hears: bool,
+}
+
+/// What a request is called on the server's side.
+pub(super) struct Opened {
+    /// Its id there.
+    pub id: Id,
+    /// Its progress token there.
+    pub token: Option<String>,
+    /// What the server says that goes to this request's stream.
+    pub hear: mpsc::Receiver<Bytes>,
+}
+
+impl Hub {
+    /// Starts a child.
+    pub fn start(settings: Arc<ChildSettings>, remaps: bool, tasks: &TaskTracker) -> std::io::Result<Arc<Self>> {
+        let (events, mut said) = mpsc::channel(256);
+        let child = Child::start(settings, events, tasks)?;
+        let hub = Arc::new(Self { child, remaps, next: AtomicI64::new(1), streams: Mutex::default() });
+        let weak = Arc::downgrade(&hub);
+        tasks.spawn(async move {
+            while let Some(message) = said.recv().await {
+                let Some(hub) = weak.upgrade() else { return };
+                // Only one request at a time can be slow to read: its own stream is the one that is waited for.
+                if let Some((to, message)) = hub.route(message) {
+                    drop(to.send(message).await);
+                }
+            }
+            if let Some(hub) = weak.upgrade() {
+                let mut streams = hub.streams();
+                streams.ended = true;
+                streams.posts.clear();
+                streams.listening = None;
+            }
+        });
+        Ok(hub)
+    }
+
+    fn streams(&self) -> std::sync::MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the child has ended.
+    pub fn ended(&self) -> bool {
+        self.streams().ended
+    }
+
+    /// Opens a request's stream; nothing if one with the same id is open.
+    pub fn open(&self, client_id: &Id, client_token: Option<String>, only_hears: bool) -> Option<Opened> {
+        let (to, hear) = mpsc::channel(64);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = if self.remaps { Id::Number(number) } else { client_id.clone() };
+        let token = if self.remaps { client_token.as_ref().map(|_| number.to_string()) } else { client_token.clone() };
+        let tokens = token.clone().zip(client_token).filter(|_| self.remaps);
+        let mut streams = self.streams();
+        if streams.posts.contains_key(&id) {
+            return None;
+        }
+        streams.posts.insert(id.clone(), Post { to, client_id: client_id.clone(), tokens, only_hears });
+        Some(Opened { id, token, hear })
+    }
+
+    /// Closes a request's stream.
+    pub fn close(&self, id: &Id) {
+        self.streams().posts.remove(id);
+    }
+
+    /// Listens to what belongs to no request; what was kept comes first. Whoever listened before is cut off.
+    pub fn listen(&self) -> mpsc::Receiver<Bytes> {
+        let (to, hear) = mpsc::channel(MOST_KEPT + 64);
+        let mut streams = self.streams();
+        for message in streams.kept.drain(..) {
+            // The channel has room for all that is kept.
+            drop(to.try_send(message));
+        }
+        streams.listening = Some(to);
+        hear
+    }
+
+    /// Where a message of the server goes, in that client's terms.
+    fn route(&self, message: Bytes) -> Option<(mpsc::Sender<Bytes>, Bytes)> {
+        let envelope = Envelope::read(&message).ok()?;
+        let mut streams = self.streams();
+        if envelope.method.is_none() {
+            let id = envelope.id()?;
+            // The answer is the last of a request: taking its stream out ends it.
+            streams.posts.get(id).filter(|post| !post.only_hears)?;
+            let post = streams.posts.remove(id)?;
+            let body = if self.remaps { envelope.rebuilt(Some(&post.client_id)).into() } else { message.clone() };
+            return Some((post.to, body));
+        }
+        if self.remaps
+            && let Some((to, body)) = subscribed(&envelope, &streams)
+        {
+            return Some((to, body));
+        }
+        if envelope.is("notifications/progress") {
+            for post in streams.posts.values() {
+                if let Some((theirs, ours)) = &post.tokens
+                    && let Some(body) = retokened(&envelope, theirs, ours)
+                {
+                    return Some((post.to.clone(), body.into()));
+                }
+            }
+        }
+        if let Some(to) = streams.listening.clone().filter(|to| !to.is_closed()) {
+            return Some((to, message));
+        }
+        if let Some(post) = streams.posts.values().find(|post| !post.to.is_closed()) {
+            return Some((post.to.clone(), message));
+        }
+        if streams.kept.len() >= MOST_KEPT {
+            streams.kept.pop_front();
+            tracing::warn!("a client listens to no stream; the oldest message kept for it was dropped");
+        }
+        streams.kept.push_back(message);
+        None
+    }
+}
+
+/// A notification for a request that subscribed: to its stream, with the client's id in place of ours.
+fn subscribed(envelope: &Envelope<'_>, streams: &Streams) -> Option<(mpsc::Sender<Bytes>, Bytes)> {
+    let mut params: serde_json::Value = serde_json::from_str(envelope.params?.get()).ok()?;
+    let named = params.get_mut("_meta")?.get_mut(SUBSCRIPTION)?;
+    let id: Id = serde_json::from_value(named.clone()).ok()?;
+    let post = streams.posts.get(&id)?;
+    *named = serde_json::to_value(&post.client_id).ok()?;
+    let message = serde_json::json!({"jsonrpc": "2.0", "method": envelope.method.as_deref()?, "params": params});
+    Some((post.to.clone(), message.to_string().into()))
+}

@@ -1,0 +1,442 @@
+//! What becomes of one HTTP request of a recognised caller.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::reply::{CallStream, Closing, json, messages};
+use super::{HttpFront, Reach, Wrapped, plain};
+use crate::adapters::upstream::{Envelope, HttpUpstream, Id, InvokeError, RawResponse, Upstream};
+use crate::domain::call::{Caller, ToolCall};
+use crate::domain::clock::Timestamp;
+use crate::domain::json::Value;
+use crate::downstream::answer;
+use crate::downstream::children::{Hub, Opened};
+use crate::downstream::speak::Speaker;
+use crate::downstream::stdio::{cancelled_id, imitates_call};
+use crate::gateway::Attempt;
+use crate::system::random_hex;
+
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// The first revision without sessions.
+const STATELESS: &str = "2026-07-28";
+/// Most sessions at once; a new one beyond that is refused.
+const MOST_SESSIONS: usize = 10_000;
+/// How long a session lives that nobody uses.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Sessions by id. A session of another caller or another upstream answers like one that is not known.
+#[derive(Default)]
+pub(in super::super) struct Sessions(HashMap<String, Session>);
+
+struct Session {
+    caller: Caller,
+    upstream: String,
+    hub: Option<Arc<Hub>>,
+    used: Timestamp,
+}
+
+/// Tool calls under way, by where they came from and the client's id, to be cancelled.
+pub(in super::super) type Running = HashMap<(String, Id), CancellationToken>;
+
+impl HttpFront {
+    fn session(&self, id: &str, upstream: &str, caller: &Caller) -> Option<Option<Arc<Hub>>> {
+        let mut sessions = self.state.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = sessions.0.get_mut(id).filter(|s| s.caller == *caller && s.upstream == upstream)?;
+        session.used = self.gateway.clock.now();
+        Some(session.hub.clone())
+    }
+
+    /// Remembers a session; answers whether there was room for it.
+    fn remember(&self, id: &str, upstream: &str, caller: &Caller, hub: Option<Arc<Hub>>) -> bool {
+        let used = self.gateway.clock.now();
+        let mut sessions = self.state.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.0.len() >= MOST_SESSIONS {
+            sessions.0.retain(|_, s| used.since(s.used) < IDLE && s.hub.as_ref().is_none_or(|hub| !hub.ended()));
+        }
+        if sessions.0.len() >= MOST_SESSIONS {
+            return false;
+        }
+        sessions.0.insert(id.to_owned(), Session { caller: caller.clone(), upstream: upstream.to_owned(), hub, used });
+        true
+    }
+
+    fn forget(&self, id: &str) {
+        self.state.sessions.lock().unwrap_or_else(PoisonError::into_inner).0.remove(id);
+    }
+
+    /// The child that serves a caller of the stateless era.
+    fn child_of(self: &Arc<Self>, upstream: &str, wrapped: &Wrapped, caller: &Caller) -> std::io::Result<Arc<Hub>> {
+        let Reach::Child(settings) = &wrapped.reach else { return Err(std::io::Error::other("not a child")) };
+        let mut children = self.state.by_caller.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (caller.name.clone(), upstream.to_owned());
+        if let Some(hub) = children.get(&key).filter(|hub| !hub.ended()) {
+            return Ok(hub.clone());
+        }
+        let hub = Hub::start(settings.clone(), true, &self.tasks)?;
+        children.insert(key, hub.clone());
+        Ok(hub)
+    }
+}
+
+fn stateless(headers: &HeaderMap) -> bool {
+    headers.get(&VERSION).and_then(|v| v.to_str().ok()).is_some_and(|version| version >= STATELESS)
+}
+
+fn session_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get(&SESSION).and_then(|v| v.to_str().ok())
+}
+
+fn fail(status: StatusCode, id: Option<&Id>, code: i32, message: &str) -> Response {
+    json(status, answer::error(id, code, message))
+}
+
+fn no_session(id: Option<&Id>) -> Response {
+    fail(StatusCode::NOT_FOUND, id, -31004, "this session is not known: open a new one")
+}
+
+/// One message of a client.
+pub(super) async fn post(
+    front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller: Caller, headers: &HeaderMap, body: Bytes,
+) -> Response {
+    let envelope = match Envelope::read(&body) {
+        Ok(envelope) => envelope,
+        Err(error) => return fail(StatusCode::BAD_REQUEST, None, error.code(), &error.to_string()),
+    };
+    if let Some(method) = envelope.method.as_deref().filter(|m| imitates_call(m)) {
+        let text = format!("method `{}` is not known", crate::domain::text::visible(method));
+        return fail(StatusCode::NOT_FOUND, envelope.id(), -32601, &text);
+    }
+    if envelope.is("tools/call") && envelope.id().is_none() {
+        return fail(StatusCode::BAD_REQUEST, None, -32600, "`tools/call` needs an id: nobody could be told of its end");
+    }
+    if let Err(why) = headers_agree(headers, &envelope) {
+        return fail(StatusCode::BAD_REQUEST, envelope.id(), -32020, &why);
+    }
+    match &wrapped.reach {
+        Reach::Http(upstream) => through(front, name, wrapped, caller, headers, &envelope, upstream).await,
+        Reach::Child(_) => to_child(front, name, wrapped, caller, headers, &envelope).await,
+    }
+}
+
+/// Whether the headers that mirror the body say what it says (MCP 2026-07-28, Streamable HTTP).
+fn headers_agree(headers: &HeaderMap, envelope: &Envelope<'_>) -> Result<(), String> {
+    let Some(method) = envelope.method.as_deref() else { return Ok(()) };
+    let required = stateless(headers) && envelope.id().is_some();
+    mirrors(headers, "mcp-method", method, required)?;
+    if method == "tools/call" {
+        #[derive(Deserialize)]
+        struct Named {
+            name: String,
+        }
+        // Read loosely only to compare: the strict reader decides later, and refuses what could be read in two ways.
+        if let Some(named) = envelope.params.and_then(|p| serde_json::from_str::<Named>(p.get()).ok()) {
+            mirrors(headers, "mcp-name", &named.name, required)?;
+        }
+    }
+    Ok(())
+}
+
+fn mirrors(headers: &HeaderMap, name: &str, body: &str, required: bool) -> Result<(), String> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) if required => Err(format!("the header `{name}` is missing")),
+        (None, _) => Ok(()),
+        (Some(value), None) if value.to_str().is_ok_and(|v| decoded(v).as_deref() == Some(body)) => Ok(()),
+        _ => Err(format!("the header `{name}` does not say what the body says")),
+    }
+}
+
+/// A mirrored header's text: plain, or `=?base64?…?=`.
+fn decoded(value: &str) -> Option<String> {
+    use base64::Engine;
+    match value.strip_prefix("=?base64?").and_then(|v| v.strip_suffix("?=")) {
+        Some(text) => String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text).ok()?).ok(),
+        None => Some(value.to_owned()),
+    }
+}
+
+/// A message for a server over HTTP.
+async fn through(
+    front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller: Caller, headers: &HeaderMap, envelope: &Envelope<'_>,
+    upstream: &HttpUpstream,
+) -> Response {
+    if let Some(id) = session_id(headers)
+        && front.session(id, name, &caller).is_none()
+    {
+        return no_session(envelope.id());
+    }
+    let place = place(headers, &caller, name);
+    let forwarded = HttpUpstream::forwarded(headers.iter());
+    if envelope.is("tools/call") {
+        let Some(id) = envelope.id().cloned() else { return no_session(None) };
+        let call = match ToolCall::parse(envelope.params.map_or("null", |p| p.get()).as_bytes(), front.limits) {
+            Ok(call) => call,
+            Err(error) => return fail(StatusCode::OK, Some(&id), -32602, &error.to_string()),
+        };
+        let speaker = Speaker::new(id.clone(), &call);
+        let upstream: Arc<dyn Upstream> = Arc::new(upstream.clone());
+        let work = Work { front, wrapped, caller, place, headers, client_id: id.clone(), id, call, upstream, speaker, aside: None, hub: None };
+        return work.start(forwarded).await;
+    }
+    if envelope.is("notifications/cancelled") && give_up(front, &place, envelope) {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    let body = envelope.rebuilt(envelope.id());
+    match upstream.forward(Method::POST, &forwarded, body.into()).await {
+        Ok(response) => pass(front, name, &caller, response),
+        Err(error) => unreachable_upstream(envelope.id(), &error),
+    }
+}
+
+fn unreachable_upstream(id: Option<&Id>, error: &InvokeError) -> Response {
+    tracing::warn!(%error, "the server could not be reached");
+    fail(StatusCode::BAD_GATEWAY, id, -31005, "the server behind this gateway could not be reached")
+}
+
+/// A server's response as it comes, with the headers that are the protocol's.
+fn pass(front: &HttpFront, name: &str, caller: &Caller, response: RawResponse) -> Response {
+    let (head, body) = response.into_parts();
+    if let Some(id) = head.headers.get(&SESSION).and_then(|v| v.to_str().ok())
+        && front.session(id, name, caller).is_none()
+        && !front.remember(id, name, caller, None)
+    {
+        return full();
+    }
+    let mut out = Response::new(Body::new(body));
+    *out.status_mut() = head.status;
+    for name in [CONTENT_TYPE, CACHE_CONTROL, SESSION, VERSION, RETRY_AFTER, HeaderName::from_static("x-accel-buffering")] {
+        if let Some(value) = head.headers.get(&name) {
+            out.headers_mut().insert(name, value.clone());
+        }
+    }
+    out
+}
+
+fn full() -> Response {
+    fail(StatusCode::SERVICE_UNAVAILABLE, None, -31006, "this gateway has as many sessions as it takes: try again later")
+}
+
+/// Where requests of one client come from: ids are unique there, or the second is refused.
+fn place(headers: &HeaderMap, caller: &Caller, upstream: &str) -> String {
+    match session_id(headers) {
+        Some(id) => format!("session {id}"),
+        None => format!("caller {} {upstream}", caller.name),
+    }
+}
+
+fn give_up(front: &HttpFront, place: &str, envelope: &Envelope<'_>) -> bool {
+    let Some(id) = cancelled_id(envelope) else { return false };
+    let running = front.state.running.lock().unwrap_or_else(PoisonError::into_inner);
+    running.get(&(place.to_owned(), id)).map(CancellationToken::cancel).is_some()
+}
+
+/// One tool call on its way to the gateway.
+struct Work<'f> {
+    front: &'f Arc<HttpFront>,
+    wrapped: &'f Wrapped,
+    caller: Caller,
+    place: String,
+    headers: &'f HeaderMap,
+    client_id: Id,
+    id: Id,
+    call: ToolCall,
+    upstream: Arc<dyn Upstream>,
+    speaker: Speaker,
+    aside: Option<mpsc::Receiver<Bytes>>,
+    hub: Option<Arc<Hub>>,
+}
+
+impl Work<'_> {
+    async fn start(self, headers: Vec<(String, String)>) -> Response {
+        let front = self.front;
+        let gone = CancellationToken::new();
+        // In the stateless era two requests of one caller may carry one id: they are told apart by their streams.
+        let sessions = !stateless(self.headers);
+        let key = (self.place, self.client_id.clone());
+        if sessions {
+            let mut running = front.state.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if running.contains_key(&key) {
+                return fail(StatusCode::OK, Some(&self.client_id), -32600, "a request with the same id is still running");
+            }
+            running.insert(key.clone(), gone.clone());
+        }
+        let (say, hear) = mpsc::channel(16);
+        let attempt = Attempt {
+            server: self.wrapped.server.clone(), upstream: self.upstream, caller: self.caller, call: self.call,
+            id: self.id.clone(), headers, gone: gone.clone(), say,
+        };
+        let (route, hub, id) = (front.clone(), self.hub, self.id);
+        front.tasks.spawn(async move {
+            route.gateway.call(attempt).await;
+            if sessions {
+                route.state.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            }
+            if let Some(hub) = hub {
+                hub.close(&id);
+            }
+        });
+        let guard = (!sessions).then(|| gone.drop_guard());
+        CallStream { hear, aside: self.aside, speaker: self.speaker, guard }.respond().await
+    }
+}
+
+/// A message for a server that is a child process.
+async fn to_child(
+    front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller: Caller, headers: &HeaderMap, envelope: &Envelope<'_>,
+) -> Response {
+    let Reach::Child(settings) = &wrapped.reach else { return no_session(None) };
+    let start_failed = |error: std::io::Error| {
+        tracing::error!(%error, upstream = name, "the server could not be started");
+        fail(StatusCode::BAD_GATEWAY, envelope.id(), -31005, "the server behind this gateway could not be started")
+    };
+    let mut opened_session = None;
+    let hub = if stateless(headers) {
+        match front.child_of(name, wrapped, &caller) {
+            Ok(hub) => hub,
+            Err(error) => return start_failed(error),
+        }
+    } else if envelope.is("initialize") {
+        let (hub, id) = match (Hub::start(settings.clone(), false, &front.tasks), random_hex::<16>()) {
+            (Ok(hub), Ok(id)) => (hub, id),
+            (Err(error), _) => return start_failed(error),
+            (_, Err(error)) => return start_failed(std::io::Error::other(error)),
+        };
+        if !front.remember(&id, name, &caller, Some(hub.clone())) {
+            return full();
+        }
+        opened_session = Some(id);
+        hub
+    } else {
+        let Some(id) = session_id(headers) else {
+            return fail(StatusCode::BAD_REQUEST, envelope.id(), -31004, "the header `mcp-session-id` is missing: initialize first");
+        };
+        match front.session(id, name, &caller) {
+            Some(Some(hub)) if !hub.ended() => hub,
+            _ => {
+                front.forget(id);
+                return no_session(envelope.id());
+            }
+        }
+    };
+    let place = opened_session.as_ref().map_or_else(|| place(headers, &caller, name), |id| format!("session {id}"));
+    let mut response = match (&envelope.method, envelope.id()) {
+        (Some(_), Some(id)) if envelope.is("tools/call") => {
+            let call = match ToolCall::parse(envelope.params.map_or("null", |p| p.get()).as_bytes(), front.limits) {
+                Ok(call) => call,
+                Err(error) => return fail(StatusCode::OK, Some(id), -32602, &error.to_string()),
+            };
+            return tool_call(front, wrapped, caller, headers, place, id.clone(), call, hub).await;
+        }
+        (Some(_), Some(id)) => ask_child(&hub, id, envelope).await,
+        _ => {
+            if envelope.is("notifications/cancelled") && give_up(front, &place, envelope) {
+                return StatusCode::ACCEPTED.into_response();
+            }
+            match hub.child.send(envelope).await {
+                Ok(()) => StatusCode::ACCEPTED.into_response(),
+                Err(error) => start_failed(error),
+            }
+        }
+    };
+    if let Some(id) = opened_session.and_then(|id| HeaderValue::from_str(&id).ok()) {
+        response.headers_mut().insert(SESSION, id);
+    }
+    response
+}
+
+#[expect(clippy::too_many_arguments, reason = "everything that a call needs, gathered in one place")]
+async fn tool_call(
+    front: &Arc<HttpFront>, wrapped: &Wrapped, caller: Caller, headers: &HeaderMap, place: String, client_id: Id, mut call: ToolCall,
+    hub: Arc<Hub>,
+) -> Response {
+    let token = call.protocol_meta.get("progressToken").map(crate::domain::json::canonical);
+    let Some(Opened { id, token: server_token, hear }) = hub.open(&client_id, token, true) else {
+        return fail(StatusCode::OK, Some(&client_id), -32600, "a request with the same id is still running");
+    };
+    let mut speaker = Speaker::new(id.clone(), &call);
+    if id != client_id {
+        speaker = speaker.remapped(client_id.clone(), server_token.clone());
+        if let Some(token) = server_token.and_then(|t| t.parse().ok()) {
+            call.protocol_meta.insert("progressToken", Value::Number(crate::domain::json::Number::Int(token)));
+        }
+    }
+    let upstream: Arc<dyn Upstream> = hub.child.clone();
+    let work = Work { front, wrapped, caller, place, headers, client_id, id, call, upstream, speaker, aside: Some(hear), hub: Some(hub) };
+    work.start(Vec::new()).await
+}
+
+/// A request that is no tool call: sent to the child, and answered by what comes back for it.
+async fn ask_child(hub: &Arc<Hub>, client_id: &Id, envelope: &Envelope<'_>) -> Response {
+    let mut params: Option<serde_json::Value> = envelope.params.and_then(|p| serde_json::from_str(p.get()).ok());
+    let token = params.as_ref().and_then(|p| p.get("_meta")?.get("progressToken")).map(ToString::to_string);
+    let Some(Opened { id, token: server_token, mut hear }) = hub.open(client_id, token, false) else {
+        return fail(StatusCode::OK, Some(client_id), -32600, "a request with the same id is still running");
+    };
+    let closing = {
+        let (hub, id) = (hub.clone(), id.clone());
+        Closing(Some(Box::new(move || hub.close(&id))))
+    };
+    let sent = if id == *client_id {
+        hub.child.send(envelope).await
+    } else {
+        if let (Some(token), Some(own)) = (server_token, params.as_mut().and_then(|p| p.get_mut("_meta")?.get_mut("progressToken"))) {
+            *own = serde_json::from_str(&token).unwrap_or_default();
+        }
+        let method = envelope.method.as_deref().unwrap_or_default();
+        let message = serde_json::json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
+        match Envelope::read(message.as_bytes()) {
+            Ok(envelope) => hub.child.send(&envelope).await,
+            Err(error) => Err(std::io::Error::other(error)),
+        }
+    };
+    let ended = || fail(StatusCode::BAD_GATEWAY, Some(client_id), -31005, "the server behind this gateway has ended");
+    if sent.is_err() {
+        return ended();
+    }
+    let Some(first) = hear.recv().await else { return ended() };
+    let is_answer = Envelope::read(&first).is_ok_and(|e| e.method.is_none());
+    if is_answer { json(StatusCode::OK, first) } else { messages(hear, Some(first), closing) }
+}
+
+/// A stream of what belongs to no request.
+pub(super) async fn get(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller: &Caller, headers: &HeaderMap) -> Response {
+    let session = session_id(headers).map(|id| front.session(id, name, caller));
+    match (&wrapped.reach, session) {
+        (_, Some(None)) => no_session(None),
+        (Reach::Http(upstream), _) => match upstream.forward(Method::GET, &HttpUpstream::forwarded(headers.iter()), Bytes::new()).await {
+            Ok(response) => pass(front, name, caller, response),
+            Err(error) => unreachable_upstream(None, &error),
+        },
+        (Reach::Child(_), Some(Some(Some(hub)))) => messages(hub.listen(), None, Closing(None)),
+        (Reach::Child(_), _) => plain(StatusCode::METHOD_NOT_ALLOWED, "there is no stream without a session\n"),
+    }
+}
+
+/// The client ends its session.
+pub(super) async fn delete(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller: &Caller, headers: &HeaderMap) -> Response {
+    let Some(id) = session_id(headers) else { return plain(StatusCode::METHOD_NOT_ALLOWED, "there is no session to end\n") };
+    let Some(hub) = front.session(id, name, caller) else { return no_session(None) };
+    front.forget(id);
+    match (&wrapped.reach, hub) {
+        (Reach::Http(upstream), _) => match upstream.forward(Method::DELETE, &HttpUpstream::forwarded(headers.iter()), Bytes::new()).await {
+            Ok(response) => pass(front, name, caller, response),
+            Err(error) => unreachable_upstream(None, &error),
+        },
+        (Reach::Child(_), Some(hub)) => {
+            hub.child.end().await;
+            StatusCode::NO_CONTENT.into_response()
+        }
+        (Reach::Child(_), None) => StatusCode::NO_CONTENT.into_response(),
+    }
+}

@@ -1,0 +1,149 @@
+//! Responses: one message as JSON, or many as server-sent events.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
+
+use super::Frames;
+use crate::adapters::upstream::event;
+use crate::downstream::speak::{Message, Speaker};
+use crate::gateway::Said;
+
+/// Bytes must flow: proxies and clients cut streams that are silent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long the first message is waited for before the response becomes a stream.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One JSON document.
+pub(super) fn json(status: StatusCode, text: impl Into<Body>) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], text.into()).into_response()
+}
+
+fn event_stream(body: Body) -> Response {
+    let headers = [
+        (CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache, no-transform"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (StatusCode::OK, headers, body).into_response()
+}
+
+/// What belongs to one tool call: what the gateway says of it, and what else the server says meanwhile.
+pub(super) struct CallStream {
+    pub hear: mpsc::Receiver<Said>,
+    pub aside: Option<mpsc::Receiver<Bytes>>,
+    pub speaker: Speaker,
+    /// In the stateless era closing the stream cancels the call: dropping this does.
+    pub guard: Option<DropGuard>,
+}
+
+/// Runs a closure when dropped.
+pub(super) struct Closing(pub Option<Box<dyn FnOnce() + Send>>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Some(close) = self.0.take() {
+            close();
+        }
+    }
+}
+
+impl CallStream {
+    async fn next(&mut self) -> Option<Message> {
+        loop {
+            let aside = async {
+                match &mut self.aside {
+                    Some(aside) => aside.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                message = aside => match message {
+                    Some(body) => return Some(Message { body, event: None, status: None, last: false }),
+                    None => self.aside = None,
+                },
+                said = self.hear.recv() => match said {
+                    Some(said) => {
+                        if let Some(message) = self.speaker.message(said) {
+                            return Some(message);
+                        }
+                    }
+                    None => return None,
+                },
+            }
+        }
+    }
+
+    /// The response: JSON where the answer is the first thing said, else a stream.
+    pub async fn respond(mut self) -> Response {
+        match tokio::time::timeout(PATIENCE, self.next()).await {
+            Ok(Some(message)) if message.last && message.event.is_none() => {
+                self.finish();
+                let status = message.status.and_then(|s| StatusCode::from_u16(s).ok()).unwrap_or(StatusCode::OK);
+                json(status, message.body)
+            }
+            Ok(Some(message)) => {
+                let last = message.last;
+                self.stream(message.as_event(), last)
+            }
+            Ok(None) => (StatusCode::INTERNAL_SERVER_ERROR, "the call ended without an answer\n").into_response(),
+            Err(_) => self.stream(Bytes::from_static(b":\n\n"), false),
+        }
+    }
+
+    /// The call is over: its end is no cancellation.
+    fn finish(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            guard.disarm();
+        }
+    }
+
+    fn stream(self, first: Bytes, over: bool) -> Response {
+        let state = (self, Some(first), over);
+        let body = stream::unfold(state, |(mut call, first, over)| async move {
+            if let Some(first) = first {
+                if over {
+                    call.finish();
+                }
+                return Some((Frames::Ok(first), (call, None, over)));
+            }
+            if over {
+                return None;
+            }
+            match tokio::time::timeout(KEEP_ALIVE, call.next()).await {
+                Ok(Some(message)) => {
+                    if message.last {
+                        call.finish();
+                    }
+                    let bytes = message.as_event();
+                    Some((Ok(bytes), (call, None, message.last)))
+                }
+                Ok(None) => None,
+                Err(_) => Some((Ok(Bytes::from_static(b":\n\n")), (call, None, false))),
+            }
+        });
+        event_stream(Body::from_stream(body))
+    }
+}
+
+/// A stream of messages until their channel closes.
+pub(super) fn messages(hear: mpsc::Receiver<Bytes>, first: Option<Bytes>, closing: Closing) -> Response {
+    let body = stream::unfold((hear, first.map(|m| event(&m)), closing), |(mut hear, first, closing)| async move {
+        if let Some(first) = first {
+            return Some((Frames::Ok(first), (hear, None, closing)));
+        }
+        match tokio::time::timeout(KEEP_ALIVE, hear.recv()).await {
+            Ok(Some(message)) => Some((Ok(event(&message)), (hear, None, closing))),
+            Ok(None) => None,
+            Err(_) => Some((Ok(Bytes::from_static(b":\n\n")), (hear, None, closing))),
+        }
+    });
+    event_stream(Body::from_stream(body))
+}

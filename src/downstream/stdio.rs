@@ -1,0 +1,229 @@
+//! MCP over this process's own standard input and output, around one child process.
+//!
+//! Nothing but MCP is written to standard output. When the client closes standard input, whatever waits is given up
+//! and the server ends.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::answer;
+use super::speak::Speaker;
+use crate::adapters::upstream::{Child, ChildSettings, Envelope, Id, Lines, LinesError};
+use crate::domain::call::{Caller, ToolCall};
+use crate::domain::json::Limits;
+use crate::gateway::{Attempt, Gateway, Server};
+
+/// How long calls that run are waited for once the client has gone.
+const LAST_CALLS: Duration = Duration::from_secs(12);
+
+/// One client on a pipe, and the server it talks to.
+pub struct StdioFront {
+    /// The route of its calls.
+    pub gateway: Arc<Gateway>,
+    /// The server.
+    pub server: Arc<Server>,
+    /// How the server is started.
+    pub child: Arc<ChildSettings>,
+    /// Who the client is.
+    pub caller: Caller,
+    /// How much one message may hold.
+    pub limits: Limits,
+}
+
+/// Why it ended otherwise than by the client's will.
+#[derive(Debug, thiserror::Error)]
+pub enum StdioError {
+    /// The server ended first.
+    #[error("the server ended")]
+    ServerEnded,
+    /// The server could not be started.
+    #[error("the server `{command}` could not be started")]
+    Start {
+        /// Its command.
+        command: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A pipe to the client broke.
+    #[error("the pipe to the client broke")]
+    Client(#[source] std::io::Error),
+}
+
+impl StdioFront {
+    /// Serves the client until it closes its end, the server ends, or `stop`.
+    ///
+    /// # Errors
+    /// See [`StdioError`].
+    pub async fn run(
+        self, input: impl AsyncRead + Unpin, output: impl AsyncWrite + Unpin + Send + 'static, tasks: &TaskTracker, stop: CancellationToken,
+    ) -> Result<(), StdioError> {
+        let (events, mut said) = mpsc::channel(256);
+        let child = Child::start(self.child.clone(), events, tasks)
+            .map_err(|source| StdioError::Start { command: self.child.command.join(" "), source })?;
+        let (out, lines) = mpsc::channel(256);
+        // Beside the loop below: a server that waits for us to read must not keep us from writing to it.
+        let (to_client, ended) = (out.clone(), CancellationToken::new());
+        let end_seen = ended.clone();
+        tasks.spawn(async move {
+            while let Some(message) = said.recv().await {
+                if to_client.send(message).await.is_err() {
+                    break;
+                }
+            }
+            end_seen.cancel();
+        });
+        let written = tasks.spawn(write(lines, output));
+        let mut input = Lines::new(input, self.limits.bytes);
+        let calls = TaskTracker::new();
+        let front = Front { shared: Arc::new(self), child: child.clone(), out: out.clone(), running: Arc::default(), calls: calls.clone() };
+        let end = loop {
+            tokio::select! {
+                line = input.next() => match line {
+                    Ok(Some(line)) => front.from_client(line).await,
+                    Ok(None) => break Ok(()),
+                    Err(LinesError::TooLong(most)) => {
+                        let text = answer::error(None, -32600, &format!("a message is longer than {most} bytes"));
+                        drop(out.send(text.into()).await);
+                    }
+                    Err(LinesError::Io(error)) => break Err(StdioError::Client(error)),
+                },
+                () = ended.cancelled() => break Err(StdioError::ServerEnded),
+                () = stop.cancelled() => break Ok(()),
+            }
+        };
+        front.give_up_all();
+        calls.close();
+        if tokio::time::timeout(LAST_CALLS, calls.wait()).await.is_err() {
+            tracing::warn!("calls were still running when the client had gone; their outcome is recorded as unknown");
+        }
+        child.end().await;
+        drop((front, out));
+        drop(tokio::time::timeout(Duration::from_secs(2), written).await);
+        end
+    }
+}
+
+async fn write(mut lines: mpsc::Receiver<Bytes>, mut output: impl AsyncWrite + Unpin) {
+    while let Some(line) = lines.recv().await {
+        let done = async {
+            output.write_all(&line).await?;
+            output.write_all(b"\n").await?;
+            output.flush().await
+        };
+        if let Err(error) = done.await {
+            tracing::warn!(%error, "the client does not read any more");
+            return;
+        }
+    }
+}
+
+struct Front {
+    shared: Arc<StdioFront>,
+    child: Arc<Child>,
+    out: mpsc::Sender<Bytes>,
+    running: Arc<Mutex<HashMap<Id, CancellationToken>>>,
+    calls: TaskTracker,
+}
+
+impl Front {
+    async fn from_client(&self, line: Bytes) {
+        let envelope = match Envelope::read(&line) {
+            Ok(envelope) => envelope,
+            Err(error) => return self.error(None, error.code(), &error.to_string()).await,
+        };
+        if envelope.is("tools/call") {
+            return self.call(&envelope).await;
+        }
+        if envelope.is("notifications/cancelled") && self.give_up(&envelope) {
+            return;
+        }
+        if let Some(method) = envelope.method.as_deref().filter(|m| imitates_call(m)) {
+            return self.error(envelope.id(), -32601, &format!("method `{}` is not known", crate::domain::text::visible(method))).await;
+        }
+        if let Err(error) = self.child.send(&envelope).await {
+            self.error(envelope.id(), -32603, &format!("the server does not take messages: {error}")).await;
+        }
+    }
+
+    async fn call(&self, envelope: &Envelope<'_>) {
+        let Some(id) = envelope.id().cloned() else {
+            tracing::warn!("a tools/call without an id was dropped: nobody could be told of its end");
+            return;
+        };
+        let params = envelope.params.map_or("null", |p| p.get());
+        let call = match ToolCall::parse(params.as_bytes(), self.shared.limits) {
+            Ok(call) => call,
+            Err(error) => return self.error(Some(&id), -32602, &error.to_string()).await,
+        };
+        let gone = CancellationToken::new();
+        let twice = {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            match running.entry(id.clone()) {
+                std::collections::hash_map::Entry::Occupied(_) => true,
+                std::collections::hash_map::Entry::Vacant(free) => {
+                    free.insert(gone.clone());
+                    false
+                }
+            }
+        };
+        if twice {
+            return self.error(Some(&id), -32600, "a request with the same id is still running").await;
+        }
+        let (say, mut hear) = mpsc::channel(16);
+        let mut speaker = Speaker::new(id.clone(), &call);
+        let attempt = Attempt {
+            server: self.shared.server.clone(), upstream: self.child.clone(), caller: self.shared.caller.clone(), call,
+            id: id.clone(), headers: Vec::new(), gone, say,
+        };
+        let (shared, out, running) = (self.shared.clone(), self.out.clone(), self.running.clone());
+        self.calls.spawn(async move {
+            let told = async {
+                while let Some(said) = hear.recv().await {
+                    if let Some(message) = speaker.message(said) {
+                        drop(out.send(message.body).await);
+                    }
+                }
+            };
+            tokio::join!(shared.gateway.call(attempt), told);
+            running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        });
+    }
+
+    /// Cancels a call of ours; answers whether it was one.
+    fn give_up(&self, envelope: &Envelope<'_>) -> bool {
+        let Some(id) = cancelled_id(envelope) else { return false };
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.get(&id).map(CancellationToken::cancel).is_some()
+    }
+
+    fn give_up_all(&self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).values().for_each(CancellationToken::cancel);
+    }
+
+    async fn error(&self, id: Option<&Id>, code: i32, message: &str) {
+        drop(self.out.send(answer::error(id, code, message).into()).await);
+    }
+}
+
+/// The request that a `notifications/cancelled` is about.
+pub(super) fn cancelled_id(envelope: &Envelope<'_>) -> Option<Id> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Cancelled {
+        request_id: Id,
+    }
+    serde_json::from_str::<Cancelled>(envelope.params?.get()).ok().map(|c| c.request_id)
+}
+
+/// Whether a method is not `tools/call`, and yet a careless server could take it for that.
+pub(super) fn imitates_call(method: &str) -> bool {
+    method != "tools/call" && crate::domain::call::folded(method.trim_matches(|c: char| !c.is_alphanumeric())) == "tools/call"
+}

@@ -1,0 +1,400 @@
+//! The route of a call, step by step, and nothing else.
+//!
+//! [`Gateway::call`] reads like the list in the documentation: judge, decide, record, and then let through, ask and
+//! hold, or refuse. Whatever fails on the way, the call does not run.
+
+mod definitions;
+mod hold;
+mod review;
+mod run;
+mod sweep;
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use review::LOGIN;
+pub use sweep::SweepError;
+
+use crate::adapters::channel::Channel;
+use crate::adapters::credential::Issuer;
+use crate::adapters::store::{Change, Store, StoreError};
+use crate::adapters::upstream::{Answer, Id, Incoming, Outgoing, Upstream};
+use crate::domain::approval::{Approval, Outcome};
+use crate::domain::audit::{Entry, EventKind, Receipt};
+use crate::domain::call::{Binding, CallDigest, Caller, ToolCall};
+use crate::domain::clock::Clock;
+use crate::domain::decision::{Decision, Enforcement, decide};
+use crate::domain::digest::Digest;
+use crate::domain::json::canonical;
+use crate::domain::permit::{Grant, Permit};
+use crate::domain::policy::{Judged, Policy, PolicySet};
+use crate::domain::risk::{Band, History};
+use crate::domain::text::shortened;
+use crate::system::random_hex;
+use definitions::Definitions;
+
+/// Everything that a call needs on its way.
+pub struct Gateway {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How approvers are asked.
+    pub channel: Arc<dyn Channel>,
+    /// The issuers by name.
+    pub issuers: HashMap<String, Arc<dyn Issuer>>,
+    /// Names of the people who exist; an approval of anybody else does not count.
+    pub approvers: Vec<String>,
+    /// What the operator chose.
+    pub settings: Settings,
+    policies: RwLock<Arc<PolicySet>>,
+    definitions: Definitions,
+}
+
+/// What the operator chose.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This gateway's id.
+    pub instance: String,
+    /// Whether calls are held back.
+    pub enforcement: Enforcement,
+    /// How long a call is held whose client takes no progress messages.
+    pub budget: Duration,
+    /// How long a call is held whose client takes them.
+    pub budget_with_progress: Duration,
+    /// How often such a client hears of it.
+    pub progress_every: Duration,
+    /// Whether records of allowed calls are on disk before the call goes out.
+    pub sync_always: bool,
+}
+
+/// The server that a call is for, as configured.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its name.
+    pub name: String,
+    /// What stands behind the name: the URL, or the command line.
+    pub identity: String,
+    /// Whom credentials for it are for.
+    pub audience: String,
+    /// Whether it is a child process; else it is HTTP.
+    pub is_child: bool,
+}
+
+/// One `tools/call` of one client.
+pub struct Attempt {
+    /// The server.
+    pub server: Arc<Server>,
+    /// The server as this client sees it.
+    pub upstream: Arc<dyn Upstream>,
+    /// Who asks.
+    pub caller: Caller,
+    /// What was asked.
+    pub call: ToolCall,
+    /// The client's id for it.
+    pub id: Id,
+    /// Headers that the protocol defines, where it came over HTTP.
+    pub headers: Vec<(String, String)>,
+    /// The client gave the call up: cancelled it, closed a stream whose closing means that, or ended.
+    pub gone: CancellationToken,
+    /// Where what there is to say goes. Closed when the client's connection is lost, which in the eras with sessions is
+    /// no cancellation: a call that runs goes on, one that waits does not run.
+    pub say: mpsc::Sender<Said>,
+}
+
+/// What there is to say to the client, for `downstream` to put in words.
+#[derive(Debug)]
+pub enum Said {
+    /// The server's answer, as it came.
+    Answer(Answer),
+    /// A message of the server that belongs to the call.
+    Incoming(Incoming),
+    /// The call did not run, or nobody knows.
+    Refused(Refusal),
+    /// It still waits: who is asked, where, and until when.
+    Waiting(Waiting),
+}
+
+/// A held call, as its client is told of it.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The approval's id.
+    pub approval: String,
+    /// Who is asked.
+    pub approvers: Vec<String>,
+    /// How many of them must approve, and how many did.
+    pub quorum: (u8, usize),
+    /// Where they answer.
+    pub place: String,
+    /// How long they still have.
+    pub left: Duration,
+}
+
+/// Why there is no answer of the server.
+#[derive(Clone, Debug)]
+pub enum Refusal {
+    /// The policy refuses it.
+    Denied {
+        /// The policy's words.
+        because: String,
+    },
+    /// Its approval ended without it running.
+    Ended {
+        /// The approval's id.
+        approval: String,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Something that is needed does not work; it did not run.
+    Failed {
+        /// What, without internals.
+        why: String,
+        /// The approval that is still good, if one is.
+        approval: Option<String>,
+    },
+    /// It ran, and its answer went to another request of the same caller.
+    Answered {
+        /// The approval's id.
+        approval: String,
+    },
+    /// It may have run; it is not run again.
+    Unknown {
+        /// The approval or attempt.
+        subject: String,
+    },
+    /// It did not run and still waits for a person.
+    Pending(Waiting),
+}
+
+/// Everything found out about a call before it is decided.
+struct Case {
+    policy: Arc<Policy>,
+    judged: Judged,
+    binding: Binding,
+    key: CallDigest,
+}
+
+/// A call in the record. Arguments that carry a secret, or are longer than 16 KiB, are there by digest alone.
+#[derive(Serialize)]
+struct Described<'a> {
+    caller: &'a Caller,
+    server: &'a str,
+    tool: &'a str,
+    arguments: Option<Box<RawValue>>,
+    arguments_digest: Digest,
+    score: u8,
+    band: Band,
+    findings: Vec<serde_json::Value>,
+    policy: Digest,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    shadow: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stated_prompt: Option<&'a str>,
+    #[serde(flatten)]
+    more: serde_json::Value,
+}
+
+/// Why a call could not be judged or recorded.
+#[derive(Debug, thiserror::Error)]
+enum RouteError {
+    #[error(transparent)]
+    Scope(#[from] crate::domain::policy::TemplateError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    System(#[from] crate::system::RandomError),
+    #[error(transparent)]
+    Permit(#[from] crate::domain::permit::PermitError),
+}
+
+impl Gateway {
+    /// A gateway with these parts.
+    pub fn new(
+        store: Arc<dyn Store>, clock: Arc<dyn Clock>, channel: Arc<dyn Channel>, issuers: HashMap<String, Arc<dyn Issuer>>,
+        approvers: Vec<String>, settings: Settings, policies: PolicySet,
+    ) -> Self {
+        let definitions = Definitions::default();
+        Self { store, clock, channel, issuers, approvers, settings, policies: RwLock::new(Arc::new(policies)), definitions }
+    }
+
+    /// The policies in force.
+    pub fn policies(&self) -> Arc<PolicySet> {
+        self.policies.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another set of policies in force, as a whole.
+    pub fn set_policies(&self, set: PolicySet) {
+        *self.policies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
+    }
+
+    /// Takes one call all the way. Whatever there is to say goes to `attempt.say`.
+    pub async fn call(&self, attempt: Attempt) {
+        let route = std::panic::AssertUnwindSafe(self.route(&attempt)).catch_unwind().await;
+        let refusal = match route {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                let tool = shortened(&attempt.call.tool, 80);
+                tracing::error!(%error, server = %attempt.server.name, tool, "a call was refused because it could not be judged or recorded");
+                let why = match error {
+                    RouteError::Scope(error) => error.to_string(),
+                    _ => "the gateway could not record the call".to_owned(),
+                };
+                Refusal::Failed { why, approval: None }
+            }
+            Err(_panic) => {
+                tracing::error!("a call ended in a panic; what it left open is settled");
+                self.settle_own(&attempt).await;
+                Refusal::Unknown { subject: attempt.id.json() }
+            }
+        };
+        self.say(&attempt, Said::Refused(refusal)).await;
+    }
+
+    /// The route: every step in order.
+    async fn route(&self, attempt: &Attempt) -> Result<(), RouteError> {
+        let case = self.judge(attempt, false).await?;
+        match decide(&case.policy, &case.judged, case.key, self.settings.enforcement) {
+            Decision::Deny { because } => {
+                let subject = random_hex::<16>()?;
+                let data = self.described(attempt, &case, json!({ "because": because }));
+                self.record(EventKind::Denied, Some(case.key), Some(subject), data).await?;
+                self.say(attempt, Said::Refused(Refusal::Denied { because })).await;
+            }
+            Decision::Allow(allowed) => {
+                let subject = random_hex::<16>()?;
+                if case.judged.assessment.band >= Band::Notable {
+                    let tool = shortened(&attempt.call.tool, 80);
+                    tracing::warn!(score = case.judged.assessment.score, server = %attempt.server.name, tool, "allowed a notable call");
+                }
+                let data = self.described(attempt, &case, json!({}));
+                let entry = self.entry(EventKind::Allowed, Some(case.key), Some(subject.clone()), data);
+                let receipt = self.store.commit(Change { entry, effects: vec![], synced: self.settings.sync_always }).await?;
+                let permit = Permit::new(Grant::Allowed(allowed), receipt)?;
+                self.run_allowed(attempt, &case, permit, subject).await?;
+            }
+            Decision::Approve { quorum } => self.hold(attempt, case, quorum).await?,
+        }
+        Ok(())
+    }
+
+    /// Steps 2 to 4: the policy, the facts, the findings and their sum. `fresh` reads the server's tools anew.
+    async fn judge(&self, attempt: &Attempt, fresh: bool) -> Result<Case, RouteError> {
+        let (call, server) = (&attempt.call, &attempt.server);
+        let policy = self.policies().for_tool(&server.name, &call.tool);
+        let known = self.known_tool(attempt, fresh).await?;
+        let targets = policy.lookups(call);
+        let seen = match targets.as_slice() {
+            [] => Default::default(),
+            targets => self.store.seen(&server.name, &attempt.caller.name, targets).await?,
+        };
+        let judged = policy.judge(call, &attempt.caller, &known.known(), &History { seen });
+        let scope = policy.credential.as_ref().map(|c| c.scope.scope(&call.arguments)).transpose()?;
+        let binding = Binding {
+            server: server.name.clone(),
+            upstream: server.identity.clone(),
+            definition: known.known().digest(),
+            policy: policy.digest,
+            approvers: policy.approvers_digest(),
+            scope,
+        };
+        let key = CallDigest::of(call, &attempt.caller, &binding, None);
+        Ok(Case { policy, judged, binding, key })
+    }
+
+    /// What the record says of a call, beside what `more` adds.
+    fn described(&self, attempt: &Attempt, case: &Case, more: serde_json::Value) -> String {
+        const MOST: usize = 16 << 10;
+        let masked = canonical(&case.policy.show.masked(&attempt.call.arguments));
+        let shown = masked.len() <= MOST && !self.carries_secret(case);
+        let assessment = &case.judged.assessment;
+        let described = Described {
+            caller: &attempt.caller,
+            server: &attempt.server.name,
+            tool: &attempt.call.tool,
+            arguments: if shown { RawValue::from_string(masked).ok() } else { None },
+            arguments_digest: attempt.call.arguments_digest(),
+            score: assessment.score,
+            band: assessment.band,
+            findings: assessment.findings.iter().map(|f| json!({"signal": f.signal, "pointer": f.pointer, "points": f.points})).collect(),
+            policy: case.policy.digest,
+            shadow: self.settings.enforcement == Enforcement::Shadow,
+            stated_prompt: attempt.call.stated_prompt.as_deref(),
+            more,
+        };
+        // Nothing in it can fail to be written as JSON: no map has keys that are not text.
+        serde_json::to_string(&described).unwrap_or_default()
+    }
+
+    /// Whether the findings say that an argument carries a secret: then no argument goes into the record.
+    fn carries_secret(&self, case: &Case) -> bool {
+        case.judged.assessment.findings.iter().any(|f| f.signal == "secret")
+    }
+
+    fn entry(&self, kind: EventKind, call: Option<CallDigest>, subject: Option<String>, data: String) -> Entry {
+        Entry { kind, at: self.clock.now(), call, subject, data }
+    }
+
+    /// Records something that changes nothing else.
+    async fn record(&self, kind: EventKind, call: Option<CallDigest>, subject: Option<String>, data: String) -> Result<Receipt, StoreError> {
+        self.store.commit(Change::synced(self.entry(kind, call, subject, data), vec![])).await
+    }
+
+    /// Says something to the client.
+    async fn say(&self, attempt: &Attempt, said: Said) {
+        if !attempt.gone.is_cancelled() {
+            drop(attempt.say.send(said).await);
+        }
+    }
+
+    /// Says the last thing there is to say; answers whether the client's side took it.
+    async fn deliver(&self, attempt: &Attempt, said: Said) -> bool {
+        // All of the channel's room is free again once everything said was taken out of it.
+        !attempt.gone.is_cancelled()
+            && attempt.say.send(said).await.is_ok()
+            && attempt.say.reserve_many(attempt.say.max_capacity()).await.is_ok()
+    }
+
+    fn waiting(&self, approval: &Approval) -> Waiting {
+        let request = approval.request();
+        Waiting {
+            approval: request.id.clone(),
+            approvers: request.terms.approvers.clone(),
+            quorum: (request.terms.quorum, approval.reviews().len()),
+            place: self.channel.place(approval),
+            left: request.terms.decide_by.since(self.clock.now()),
+        }
+    }
+}
+
+impl Attempt {
+    /// Whether nobody waits for the answer any more.
+    fn is_gone(&self) -> bool {
+        self.gone.is_cancelled() || self.say.is_closed()
+    }
+
+    /// The call as it goes upstream.
+    fn outgoing(&self) -> Outgoing {
+        let meta = &self.call.protocol_meta;
+        let stateless = meta.get("io.modelcontextprotocol/protocolVersion").is_some();
+        let without_token = || {
+            let mut meta = meta.clone();
+            meta.remove("progressToken");
+            canonical(&crate::domain::json::Value::Object(meta))
+        };
+        Outgoing {
+            id: self.id.clone(),
+            params: self.call.forwarded(),
+            headers: self.headers.clone(),
+            stateless_meta: stateless.then(without_token),
+            progress_token: self.call.protocol_meta.get("progressToken").map(canonical),
+        }
+    }
+}

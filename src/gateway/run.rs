@@ -1,0 +1,347 @@
+//! A call that may run: its credential minted, the call sent once, its end recorded, the credential revoked.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Attempt, Case, Gateway, Refusal, RouteError, Said};
+use crate::adapters::credential::{Credential, Order};
+use crate::adapters::store::{Change, Effect, Lease, LeaseState, StoreError, Versioned};
+use crate::adapters::upstream::{Answer, Envelope, Exchange, Incoming, InvokeError, Secret};
+use crate::domain::approval::{Approval, Outcome};
+use crate::domain::audit::EventKind;
+use crate::domain::call::CallDigest;
+use crate::domain::digest::Digest;
+use crate::domain::permit::Permit;
+use crate::domain::policy::Delivery;
+use crate::system::random_hex;
+
+/// How long an answer is still awaited after the client gave the call up.
+const AFTER_CANCEL: Duration = Duration::from_secs(10);
+/// A credential is taken for dead so long before it is, so that no call outlives it.
+const BEFORE_DEATH: Duration = Duration::from_secs(2);
+/// Largest answer that is kept for a caller that was gone when it came.
+const MOST_KEPT: usize = 1 << 20;
+/// The child's variable that holds a credential where the policy names none.
+const DEFAULT_VARIABLE: &str = "COUNTERSIGN_CREDENTIAL";
+
+/// A minted credential with its lease.
+struct Minted {
+    lease: String,
+    issuer: String,
+    subject: String,
+    credential: Credential,
+    deliver: Delivery,
+}
+
+impl Gateway {
+    /// Runs a call that policy allows.
+    pub(super) async fn run_allowed(&self, attempt: &Attempt, case: &Case, permit: Permit, subject: String) -> Result<(), RouteError> {
+        let call = permit.call();
+        let minted = match self.mint(attempt, case, &permit, &subject, &[]).await {
+            Ok(minted) => minted,
+            Err(why) => {
+                self.store.commit_later(self.entry(EventKind::Failed, Some(call), Some(subject), json!({"why": why}).to_string()));
+                self.say(attempt, Said::Refused(Refusal::Failed { why, approval: None })).await;
+                return Ok(());
+            }
+        };
+        let end = self.send(attempt, permit, minted.as_ref(), true).await;
+        match &end {
+            Ok(last) => {
+                let (body, said) = last.message(minted.as_ref());
+                self.say(attempt, said).await;
+                // After the answer, off its way: what it says of itself, and its digest.
+                let (result, is_error) = (Digest::of(&body), is_error(&body));
+                let data = json!({"result": result, "is_error": is_error}).to_string();
+                self.store.commit_later(self.entry(EventKind::Completed, Some(call), Some(subject), data));
+            }
+            Err(error) => {
+                let (kind, refusal) = match error {
+                    InvokeError::NotSent(why) => (EventKind::Failed, Refusal::Failed { why: why.clone(), approval: None }),
+                    InvokeError::Lost(_) => (EventKind::OutcomeUnknown, Refusal::Unknown { subject: subject.clone() }),
+                };
+                tracing::warn!(%error, server = %attempt.server.name, "a call that policy allowed got no answer");
+                self.store.commit_later(self.entry(kind, Some(call), Some(subject), json!({"why": error.to_string()}).to_string()));
+                self.say(attempt, Said::Refused(refusal)).await;
+            }
+        }
+        self.revoke_minted(minted, call).await;
+        Ok(())
+    }
+
+    /// Runs a call whose approval was just used up.
+    pub(super) async fn run_approved(
+        &self, attempt: &Attempt, case: &Case, permit: Permit, held: Versioned, reviewers: Vec<String>,
+    ) -> Result<(), RouteError> {
+        let request = held.approval.request().clone();
+        let (call, id) = (permit.call(), request.id.clone());
+        let minted = match self.mint(attempt, case, &permit, &id, &reviewers).await {
+            Ok(minted) => minted,
+            Err(why) => return self.put_back(attempt, held, Some(why)).await,
+        };
+        if attempt.is_gone() {
+            self.revoke_minted(minted, call).await;
+            return self.put_back(attempt, held, None).await;
+        }
+        let Approval::Redeemed(stage) = held.approval else { return Err(StoreError::Corrupt("not redeemed".into()).into()) };
+        let dispatched = Approval::Dispatched(match stage.dispatch(self.clock.now()) {
+            Approval::Dispatched(stage) => stage,
+            _ => return Err(StoreError::Corrupt("not dispatched".into()).into()),
+        });
+        let entry = self.entry(EventKind::Dispatched, Some(call), Some(id.clone()), json!({"record": permit.record()}).to_string());
+        let advance = Effect::Advance(Versioned { approval: dispatched.clone(), version: held.version });
+        if let Err(error) = self.store.commit(Change::synced(entry, vec![advance])).await {
+            // Not recorded, so not sent.
+            self.revoke_minted(minted, call).await;
+            return Err(error.into());
+        }
+        let held = Versioned { approval: dispatched, version: held.version + 1 };
+        let end = self.send(attempt, permit, minted.as_ref(), false).await;
+        let settled = self.settle(attempt, &held, &end, minted.as_ref()).await;
+        self.revoke_minted(minted, call).await;
+        let (held, outcome, said) = settled?;
+        self.channel.tell(&held.approval).await;
+        if self.deliver(attempt, said).await && matches!(outcome, Outcome::Completed { .. }) {
+            self.delivered(&held, &outcome).await?;
+        }
+        Ok(())
+    }
+
+    /// Records how a held call ended, with its answer, before anybody is told.
+    async fn settle(
+        &self, attempt: &Attempt, held: &Versioned, end: &Result<Last, InvokeError>, minted: Option<&Minted>,
+    ) -> Result<(Versioned, Outcome, Said), RouteError> {
+        let Approval::Dispatched(stage) = held.approval.clone() else { return Err(StoreError::Corrupt("not dispatched".into()).into()) };
+        let request = stage.request.clone();
+        let id = request.id.clone();
+        let mut effects = Vec::new();
+        let (kind, outcome, said) = match end {
+            Ok(last) => {
+                let (body, said) = last.message(minted);
+                let outcome = Outcome::Completed { result: Digest::of(&body), is_error: is_error(&body), delivered: false };
+                if body.len() <= MOST_KEPT {
+                    effects.push(Effect::KeepAnswer(id.clone(), body.to_vec()));
+                }
+                effects.push(Effect::Learn(request.binding.server.clone(), request.caller.name.clone(), request.targets.clone()));
+                (EventKind::Completed, outcome, said)
+            }
+            Err(InvokeError::NotSent(why)) => {
+                let outcome = Outcome::Failed { why: why.clone() };
+                (EventKind::Failed, outcome, Said::Refused(Refusal::Failed { why: why.clone(), approval: None }))
+            }
+            Err(InvokeError::Lost(why)) => {
+                let outcome = Outcome::OutcomeUnknown { why: why.clone() };
+                (EventKind::OutcomeUnknown, outcome, Said::Refused(Refusal::Unknown { subject: id.clone() }))
+            }
+        };
+        let approval = stage.finish(outcome.clone(), self.clock.now());
+        effects.push(Effect::Advance(held.next(approval.clone())));
+        let data = json!({"outcome": outcome, "caller_there": !attempt.is_gone()}).to_string();
+        let entry = self.entry(kind, Some(request.key), Some(id), data);
+        self.store.commit(Change::synced(entry, effects)).await?;
+        Ok((Versioned { approval, version: held.version + 1 }, outcome, said))
+    }
+
+    /// Nothing was dispatched: the approval is as good as before.
+    async fn put_back(&self, attempt: &Attempt, held: Versioned, why: Option<String>) -> Result<(), RouteError> {
+        let Approval::Redeemed(stage) = held.approval.clone() else { return Err(StoreError::Corrupt("not redeemed".into()).into()) };
+        let request = stage.request.clone();
+        let next = held.next(stage.put_back());
+        let data = json!({"why": why.as_deref().unwrap_or("the caller has gone")}).to_string();
+        let entry = self.entry(EventKind::PutBack, Some(request.key), Some(request.id.clone()), data);
+        self.store.commit(Change::synced(entry, vec![Effect::Advance(next)])).await?;
+        if let Some(why) = why {
+            self.say(attempt, Said::Refused(Refusal::Failed { why, approval: Some(request.id.clone()) })).await;
+        }
+        Ok(())
+    }
+
+    /// Mints the credential that the policy promises, if it promises one. The lease is in the journal before the issuer
+    /// hears of it.
+    async fn mint(&self, attempt: &Attempt, case: &Case, permit: &Permit, subject: &str, reviewers: &[String]) -> Result<Option<Minted>, String> {
+        let (Some(terms), Some(scope)) = (&case.policy.credential, &case.binding.scope) else { return Ok(None) };
+        let failed = |error: &dyn std::fmt::Display| {
+            tracing::error!(%error, issuer = %terms.issuer, "a credential could not be minted; the call does not run");
+            format!("the credential for this call could not be minted (issuer `{}`)", terms.issuer)
+        };
+        let issuer = self.issuers.get(&terms.issuer).ok_or_else(|| failed(&"no such issuer"))?;
+        let (call, now) = (permit.call(), self.clock.now());
+        let lease = random_hex::<16>().map_err(|e| failed(&e))?;
+        let order = Order {
+            lease: lease.clone(), audience: attempt.server.audience.clone(), caller: attempt.caller.clone(), scope: scope.clone(),
+            ttl: terms.ttl, subject: subject.to_owned(), server: attempt.server.name.clone(), tool: attempt.call.tool.clone(),
+            arguments: attempt.call.arguments_digest(), approvers: reviewers.to_vec(), now,
+        };
+        let journal = Lease {
+            id: lease.clone(), issuer: terms.issuer.clone(), subject: subject.to_owned(), call,
+            instance: self.settings.instance.clone(), audience: order.audience.clone(), scope: scope.clone(),
+            state: LeaseState::Intended, created_at: now, expires_at: now.plus(terms.ttl),
+        };
+        let data = json!({"lease": lease, "issuer": terms.issuer, "scope": scope, "ttl_seconds": terms.ttl.as_secs()}).to_string();
+        let entry = self.entry(EventKind::MintIntended, Some(call), Some(subject.to_owned()), data.clone());
+        self.store.commit(Change::synced(entry, vec![Effect::Intend(journal)])).await.map_err(|e| failed(&e))?;
+        let credential = match issuer.issue(permit, &order).await {
+            Ok(credential) => credential,
+            Err(error) => {
+                self.end_lease(&lease, call, subject, LeaseState::Revoked, "it was not minted").await;
+                return Err(failed(&error));
+            }
+        };
+        let entry = self.entry(EventKind::Minted, Some(call), Some(subject.to_owned()), data);
+        let minted = self.store.commit(Change::synced(entry, vec![Effect::Lease(lease.clone(), LeaseState::Minted)])).await;
+        if let Err(error) = minted {
+            self.revoke(&terms.issuer, &lease, call, subject).await;
+            return Err(failed(&error));
+        }
+        Ok(Some(Minted { lease, issuer: terms.issuer.clone(), subject: subject.to_owned(), credential, deliver: terms.deliver.clone() }))
+    }
+
+    async fn revoke_minted(&self, minted: Option<Minted>, call: CallDigest) {
+        if let Some(minted) = minted {
+            self.revoke(&minted.issuer, &minted.lease, call, &minted.subject).await;
+        }
+    }
+
+    /// Revokes a lease; if the issuer does not confirm it, it stays open and the sweep tries again.
+    pub(super) async fn revoke(&self, issuer: &str, lease: &str, call: CallDigest, subject: &str) {
+        let Some(known) = self.issuers.get(issuer) else {
+            tracing::error!(issuer, lease, "a lease of an issuer that is not configured any more cannot be revoked");
+            return;
+        };
+        match known.revoke(lease).await {
+            Ok(()) => self.end_lease(lease, call, subject, LeaseState::Revoked, "the call is over").await,
+            Err(error) => tracing::error!(%error, issuer, lease, "a credential could not be revoked; it is tried again"),
+        }
+    }
+
+    /// Records the end of a lease. One that ended before stays as it was.
+    pub(super) async fn end_lease(&self, lease: &str, call: CallDigest, subject: &str, state: LeaseState, why: &str) {
+        let kind = if state == LeaseState::Revoked { EventKind::CredentialRevoked } else { EventKind::CredentialExpired };
+        let entry = self.entry(kind, Some(call), Some(subject.to_owned()), json!({"lease": lease, "why": why}).to_string());
+        match self.store.commit(Change::synced(entry, vec![Effect::Lease(lease.to_owned(), state)])).await {
+            Ok(_) | Err(StoreError::Conflict) => {}
+            Err(error) => tracing::error!(%error, lease, "the end of a lease could not be recorded; the sweep tries again"),
+        }
+    }
+
+    /// Sends the call, once, and hands on what comes before the answer. Until the client gives it up, the credential
+    /// dies, or the server answers or is lost.
+    async fn send(&self, attempt: &Attempt, permit: Permit, minted: Option<&Minted>, merge: bool) -> Result<Last, InvokeError> {
+        let outgoing = attempt.outgoing();
+        let secret = minted.map(|minted| {
+            let value = minted.credential.reveal();
+            match &minted.deliver {
+                Delivery::Header(name) => Secret::Header { name, value },
+                Delivery::Env(name) => Secret::Env { name, value },
+                Delivery::Fitting if attempt.server.is_child => Secret::Env { name: DEFAULT_VARIABLE, value },
+                Delivery::Fitting => Secret::Header { name: "authorization", value },
+            }
+        });
+        let work = async {
+            match attempt.upstream.invoke(permit, secret, &outgoing).await? {
+                Exchange::Answer(answer) => Ok(Last::Whole(answer)),
+                Exchange::Stream(mut hear) => {
+                    while let Some(incoming) = hear.recv().await {
+                        let incoming = incoming?;
+                        if incoming.last {
+                            return Ok(Last::Message(incoming));
+                        }
+                        // Once we have spoken of a held call, progress of the server's must not fall behind ours.
+                        if merge || !starts_anew(&incoming.message) {
+                            self.say(attempt, Said::Incoming(scrubbed(incoming, minted))).await;
+                        }
+                    }
+                    Err(InvokeError::Lost("the server ended before it answered".into()))
+                }
+            }
+        };
+        tokio::pin!(work);
+        let life = minted.map(|minted| minted.credential.expires_at.since(self.clock.now()).saturating_sub(BEFORE_DEATH));
+        let dead = async {
+            match life {
+                Some(life) => tokio::time::sleep(life).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            end = &mut work => end,
+            () = attempt.gone.cancelled() => {
+                attempt.upstream.cancel(&outgoing, None).await;
+                let late = tokio::time::timeout(AFTER_CANCEL, &mut work).await;
+                late.unwrap_or_else(|_| Err(InvokeError::Lost("the caller gave it up".into())))
+            }
+            () = dead => {
+                attempt.upstream.cancel(&outgoing, Some("the credential's life is over")).await;
+                Err(InvokeError::Lost("the credential's life was over before the answer came".into()))
+            }
+        }
+    }
+}
+
+/// The last message of a call.
+enum Last {
+    Message(Incoming),
+    Whole(Answer),
+}
+
+impl Last {
+    /// The response, and what is said of it, without the credential that the server may have echoed.
+    fn message(&self, minted: Option<&Minted>) -> (bytes::Bytes, Said) {
+        match self {
+            Self::Whole(answer) => {
+                let body = scrub(&answer.body, minted);
+                (body.clone(), Said::Answer(Answer { status: answer.status, body }))
+            }
+            Self::Message(incoming) => {
+                let incoming = scrubbed(incoming.clone(), minted);
+                let body = incoming.message.clone();
+                let said = match incoming.event {
+                    Some(_) => Said::Incoming(incoming),
+                    None => Said::Answer(Answer::from(incoming)),
+                };
+                (body, said)
+            }
+        }
+    }
+}
+
+fn scrubbed(incoming: Incoming, minted: Option<&Minted>) -> Incoming {
+    Incoming { message: scrub(&incoming.message, minted), event: incoming.event.map(|e| scrub(&e, minted)), last: incoming.last }
+}
+
+/// The bytes without the secret. Only its own text: what an upstream encodes is beyond this.
+fn scrub(bytes: &bytes::Bytes, minted: Option<&Minted>) -> bytes::Bytes {
+    let Some(minted) = minted else { return bytes.clone() };
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.contains(minted.credential.reveal()) => text.replace(minted.credential.reveal(), "[credential]").into(),
+        _ => bytes.clone(),
+    }
+}
+
+/// Whether a message is progress that counts from zero, where ours came before.
+fn starts_anew(message: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Progress {
+        progress: f64,
+    }
+    let Ok(envelope) = Envelope::read(message) else { return false };
+    envelope.is("notifications/progress")
+        && envelope.params.and_then(|p| serde_json::from_str::<Progress>(p.get()).ok()).is_some_and(|p| p.progress <= 0.001)
+}
+
+/// Whether a response says that the tool failed.
+fn is_error(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Head {
+        #[serde(default)]
+        is_error: bool,
+    }
+    let Ok(envelope) = Envelope::read(body) else { return true };
+    match envelope.result {
+        Some(result) => serde_json::from_str::<Head>(result.get()).is_ok_and(|head| head.is_error),
+        None => true,
+    }
+}
