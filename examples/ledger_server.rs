@@ -20,6 +20,7 @@ async fn main() -> std::process::ExitCode {
         database: variable("LEDGER_DB").unwrap_or_else(|| "ledger.db".into()).into(),
         trust,
         credential: variable("COUNTERSIGN_CREDENTIAL"),
+        leak: None,
     };
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let served = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {

@@ -178,14 +178,13 @@ impl App {
         self.gateway.store.commit(Change::synced(entry, vec![])).await.map(drop)
     }
 
-    /// Serves HTTP on `listener` until stopped.
+    /// Sets HTTP up on `listener`; what it answers serves until stopped.
     ///
     /// # Errors
     /// If an upstream cannot be set up, or callers could not be told apart.
-    pub async fn serve(&self, listener: TcpListener) -> Result<(), AppError> {
+    pub fn door(&self, listener: TcpListener) -> Result<impl Future<Output = std::io::Result<()>> + Send + use<>, AppError> {
         let front = Arc::new(self.front(&listener)?);
-        http::serve(listener, front, self.gateway.clone(), self.stop.clone()).await?;
-        Ok(())
+        Ok(http::serve(listener, front, self.gateway.clone(), self.stop.clone()))
     }
 
     /// Serves the inbox for a gateway on a pipe: whichever process has the port hosts it, another takes over after it.

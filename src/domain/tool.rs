@@ -48,6 +48,8 @@ impl ToolDefinition {
 pub enum Known<'a> {
     /// The server's list was read and has the tool; the second is the digest recorded on first sight.
     Offered(&'a ToolDefinition, Digest),
+    /// No server was asked: a case of a policy, or an explanation.
+    NotAsked,
     /// The server's list was read and does not have the tool.
     NotOffered,
     /// The server's list could not be read.

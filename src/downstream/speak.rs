@@ -69,6 +69,12 @@ impl Speaker {
                 let event = incoming.event.filter(|_| self.client_id.is_none());
                 Some(Message { body: self.back(incoming.message), event, status: None, last: incoming.last })
             }
+            Said::Final(said, taken) => {
+                let message = self.message(*said);
+                // Nobody waits for it if the gateway ends just now.
+                let _ = taken.send(());
+                message
+            }
             Said::Refused(refusal) => Some(Message::ours(answer::refused(own, &refusal, self.stateless), true)),
             Said::Waiting(waiting) => {
                 self.said += 1;

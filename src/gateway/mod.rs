@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use review::LOGIN;
@@ -115,6 +115,8 @@ pub struct Attempt {
 pub enum Said {
     /// The server's answer, as it came.
     Answer(Answer),
+    /// The last thing there is to say, and where it is noted that the client's side took it.
+    Final(Box<Said>, oneshot::Sender<()>),
     /// A message of the server that belongs to the call.
     Incoming(Incoming),
     /// The call did not run, or nobody knows.
@@ -356,10 +358,8 @@ impl Gateway {
 
     /// Says the last thing there is to say; answers whether the client's side took it.
     async fn deliver(&self, attempt: &Attempt, said: Said) -> bool {
-        // All of the channel's room is free again once everything said was taken out of it.
-        !attempt.gone.is_cancelled()
-            && attempt.say.send(said).await.is_ok()
-            && attempt.say.reserve_many(attempt.say.max_capacity()).await.is_ok()
+        let (taken, was_taken) = oneshot::channel();
+        !attempt.gone.is_cancelled() && attempt.say.send(Said::Final(Box::new(said), taken)).await.is_ok() && was_taken.await.is_ok()
     }
 
     fn waiting(&self, approval: &Approval) -> Waiting {

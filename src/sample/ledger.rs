@@ -85,6 +85,9 @@ impl Ledger {
         let dangerous = TOOLS.iter().find(|(name, ..)| *name == tool).is_none_or(|(_, _, dangerous, _)| *dangerous);
         let Some(trust) = self.options.trust.as_ref().filter(|_| dangerous) else { return Ok(None) };
         let token = header.or(self.options.credential.as_deref()).ok_or("this tool needs a credential")?;
+        if let Some(leak) = &self.options.leak {
+            *leak.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(token.to_owned());
+        }
         let text = |name: &str| arguments.get(name).and_then(Value::as_str).unwrap_or_default();
         let scope = match tool {
             "transfer" => format!("transfer:{}", text("account")),

@@ -25,6 +25,9 @@ pub struct LedgerOptions {
     pub trust: Option<Trust>,
     /// The credential that a child was started with for one call.
     pub credential: Option<String>,
+    /// Where the last credential that a call carried is left: for the demo and the tests, to try it again as a thief
+    /// would.
+    pub leak: Option<Arc<std::sync::Mutex<Option<String>>>>,
 }
 
 /// Serves on standard input and output until they close.

@@ -39,7 +39,7 @@ pub struct CaseOutcome {
 }
 
 impl Case {
-    /// The call that the case describes. The list of tools counts as unread, which is no finding here.
+    /// The call that the case describes.
     pub fn call(&self, tool: &str) -> ToolCall {
         ToolCall {
             tool: tool.to_owned(), arguments: self.arguments.clone(), has_arguments: true, extras: Object::default(),
@@ -56,7 +56,7 @@ impl Case {
             value: name.chars().filter(|c| !c.is_whitespace()).flat_map(char::to_lowercase).collect(),
         };
         let history = History { seen: self.known.iter().map(target).collect::<BTreeSet<_>>() };
-        let judged = policy.judge(&call, &caller, &Known::Unread, &history);
+        let judged = policy.judge(&call, &caller, &Known::NotAsked, &history);
         let got = decide(policy, &judged);
         let mut faults = Vec::new();
         if got != self.expect {

@@ -1,0 +1,202 @@
+//! The command line: one file per verb, and one place where errors meet the terminal.
+
+mod approvals;
+mod audit;
+mod demo;
+mod exec_child;
+mod policy;
+mod serve;
+mod watch;
+mod wrap;
+
+use std::error::Error;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::app::config::{Config, ConfigError};
+use crate::app::policies::LoadError;
+use crate::app::{AppError, telemetry};
+use crate::domain::policy::PolicyError;
+
+/// Nothing risky runs until a named person countersigns it: an approval gateway for MCP tool calls.
+#[derive(Debug, Parser)]
+#[command(name = "countersign", version, after_help = "Try it: countersign demo")]
+struct Arguments {
+    /// The configuration file [default: $COUNTERSIGN_CONFIG, ./countersign.toml, built-in defaults]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Say more on standard error
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// See and decide what waits
+    Approvals(approvals::Arguments),
+    /// Check and read the record
+    Audit(audit::Arguments),
+    /// Play the whole story on this machine
+    Demo(demo::Arguments),
+    #[command(hide = true)]
+    ExecChild(exec_child::Arguments),
+    /// Check, try and explain policies
+    Policy(policy::Arguments),
+    /// Serve configured upstreams over HTTP
+    Serve(serve::Arguments),
+    /// Serve one MCP server over stdio, with approvals
+    Wrap(wrap::Arguments),
+}
+
+/// What a verb could not do.
+#[derive(Debug)]
+struct Failure {
+    error: Box<Failed>,
+    hint: Option<String>,
+    code: Code,
+}
+
+/// Exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Code {
+    /// It failed.
+    Failed = 1,
+    /// The configuration or a policy is wrong.
+    Invalid = 3,
+    /// The audit chain is broken.
+    Broken = 4,
+    /// The decision was deny, or needs approval.
+    Withheld = 5,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    App(#[from] AppError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{0}")]
+    Said(String),
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+}
+
+impl Failure {
+    fn said(text: impl Into<String>) -> Self {
+        Self { error: Box::new(Failed::Said(text.into())), hint: None, code: Code::Failed }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    fn code(mut self, code: Code) -> Self {
+        self.code = code;
+        self
+    }
+}
+
+impl<E: Into<Failed>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let (hint, code) = match &error {
+            Failed::Config(_) => (Some("the reference is in README.md, Configuration".to_owned()), Code::Invalid),
+            Failed::App(AppError::Policies(LoadError::Policy(PolicyError::File { .. } | PolicyError::Twice { .. }))) => {
+                (Some("try it with: countersign policy check".to_owned()), Code::Invalid)
+            }
+            Failed::App(AppError::Listen { .. }) => (Some("another program has that port: choose one with `[listen] address`".to_owned()), Code::Failed),
+            _ => (None, Code::Failed),
+        };
+        Self { error: Box::new(error), hint, code }
+    }
+}
+
+/// Runs the program.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Runs before there is a runtime: it becomes another program.
+    if let Verb::ExecChild(child) = &arguments.verb {
+        return exec_child::run(child);
+    }
+    let quiet = matches!(arguments.verb, Verb::Demo(_) | Verb::Approvals(_) | Verb::Audit(_) | Verb::Policy(_));
+    let level = match (arguments.verbose, quiet) {
+        (true, _) => LevelFilter::DEBUG,
+        (false, true) => LevelFilter::ERROR,
+        (false, false) => LevelFilter::INFO,
+    };
+    telemetry::start(level, std::io::stderr().is_terminal());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::from(error)),
+    };
+    let done = runtime.block_on(async {
+        match arguments.verb {
+            Verb::Approvals(verb) => approvals::run(config_or_default(arguments.config)?, verb).await,
+            Verb::Audit(verb) => audit::run(config_or_default(arguments.config)?, verb).await,
+            Verb::Demo(verb) => demo::run(verb).await,
+            Verb::Policy(verb) => policy::run(config_or_default(arguments.config)?, verb).await,
+            Verb::Serve(verb) => serve::run(arguments.config, verb).await,
+            Verb::Wrap(verb) => wrap::run(arguments.config, verb).await,
+            Verb::ExecChild(_) => Ok(()),
+        }
+    });
+    // A read from standard input cannot be given up; it must not keep the program from ending.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure),
+    }
+}
+
+/// The configuration, or the built-in defaults, said on standard error.
+fn config_or_default(path: Option<PathBuf>) -> Result<Config, Failure> {
+    match Config::find(path.as_deref())? {
+        Some(config) => Ok(config),
+        None => {
+            tracing::info!("no countersign.toml: built-in defaults hold");
+            Ok(Config::built_in())
+        }
+    }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    let mut text = format!("error: {}\n", failure.error);
+    let mut cause = failure.error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!("cause: {error}\n"));
+        cause = error.source();
+    }
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("hint: {hint}\n"));
+    }
+    drop(std::io::stderr().write_all(text.as_bytes()));
+    ExitCode::from(failure.code as u8)
+}
+
+/// Writes to standard output; whoever stopped reading has read enough.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()));
+}
+
+/// Resolves when the program is asked to end.
+async fn asked_to_end() {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(signal) => signal,
+        Err(error) => {
+            tracing::error!(%error, "signals cannot be heard");
+            return std::future::pending().await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,93 @@
+//! `countersign wrap`: one MCP server over stdio. Nothing but MCP is written to standard output.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{Failure, asked_to_end, config_or_default};
+use crate::adapters::upstream::ChildSettings;
+use crate::app::App;
+use crate::app::config::Config;
+
+/// Serve one MCP server over stdio, with approvals
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example, in an MCP client's configuration:\n  \"command\": \"countersign\",\n  \"args\": [\"wrap\", \"--\", \"npx\", \"-y\", \"@modelcontextprotocol/server-filesystem\", \"/data\"]")]
+pub(super) struct Arguments {
+    /// Who the client is: a `[caller.NAME]` of the configuration
+    #[arg(long = "as", value_name = "NAME", default_value = "local")]
+    caller: String,
+    /// The server's name in policies [default: told from the command]
+    #[arg(long, value_name = "NAME")]
+    server: Option<String>,
+    /// Give the server a variable of this process, or NAME=VALUE; may be repeated
+    #[arg(long = "env", value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// The server's command
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(super) async fn run(config: Option<PathBuf>, arguments: Arguments) -> Result<(), Failure> {
+    let mut config = config_or_default(config)?;
+    if config.path.is_none() && !config.callers.contains_key(&arguments.caller) {
+        // Without a configuration the name is only a name: whoever owns this machine answers for it.
+        let owner = config.callers.get("local").cloned().unwrap_or_default();
+        config.callers.insert(arguments.caller.clone(), owner);
+    }
+    let mut env = Config::basic_environment();
+    for given in &arguments.env {
+        let (name, value) = match given.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (given.as_str(), Config::variable(given)),
+        };
+        let value = value.ok_or_else(|| Failure::said(format!("the environment variable `{name}` is not set")))?;
+        env.insert(name.to_owned(), value);
+    }
+    let server = arguments.server.clone().unwrap_or_else(|| told_from(&arguments.command));
+    let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+    let approvers = config.approvers.join(", ");
+    let mut app = App::build(config, address.clone()).await?;
+    app.join().await?;
+    app.host_inbox();
+    tracing::info!("wrapping {} as `{server}`; {approvers} may approve at {address}/inbox (sign in: countersign approvals login NAME)", arguments.command.join(" "));
+    let stop = app.stopper();
+    let ending = tokio::spawn(async move {
+        asked_to_end().await;
+        stop.cancel();
+    });
+    let child = settings(&app, arguments.command, env);
+    let end = app.wrap(&server, &arguments.caller, child).await;
+    ending.abort();
+    app.end().await;
+    Ok(end?)
+}
+
+fn settings(app: &App, command: Vec<String>, env: BTreeMap<String, String>) -> ChildSettings {
+    ChildSettings { command, env, directory: None, launch: app.launch() }
+}
+
+/// A server's name from its command: `npx -y @modelcontextprotocol/server-filesystem /data` is `filesystem`.
+fn told_from(command: &[String]) -> String {
+    let base = |text: &str| Path::new(text).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let likely = |text: &&String| !text.starts_with('-') && (text.contains("mcp") || text.contains("server"));
+    let word = command.iter().find(likely).or(command.first()).map(|text| base(text)).unwrap_or_default();
+    let word = word.split(['@', '=']).next().unwrap_or_default();
+    let short = word.trim_start_matches("mcp-").trim_start_matches("server-").trim_end_matches("-mcp").trim_end_matches("-server");
+    let clean: String = short.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
+    if clean.is_empty() { "wrapped".into() } else { clean }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_from_commands() {
+        for (command, name) in [
+            ("npx -y @modelcontextprotocol/server-filesystem /data", "filesystem"), ("uvx mcp-server-git", "git"),
+            ("npx -y @modelcontextprotocol/server-memory@1.2.3", "memory"), ("/usr/bin/python3 -m x", "python3"), ("./ledger_server", "ledger_server"),
+        ] {
+            let words: Vec<String> = command.split(' ').map(str::to_owned).collect();
+            assert_eq!(told_from(&words), name, "{command}");
+        }
+    }
+}

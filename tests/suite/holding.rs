@@ -1,0 +1,188 @@
+//! Held calls: asked once, run once, never for nobody.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::mcp::Client;
+use crate::support::{Settings, World, refund};
+
+fn short() -> Settings {
+    Settings { hold: "budget = \"1s\"\nbudget-with-progress = \"3s\"\nprogress-every = \"1s\"\n".into(), ..Settings::default() }
+}
+
+#[tokio::test]
+async fn a_held_call_runs_after_approval_with_a_credential_that_then_dies() {
+    let world = World::new().await;
+    let client = Client::new(&world.mcp());
+    let approve = async { world.approve(&world.one_waiting().await) };
+    let (reply, ()) = tokio::join!(client.call("refund_payment", refund(8000)), approve);
+    assert!(reply.said().contains("80.00 EUR"), "{}", reply.text);
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    let token = world.leak.lock().unwrap().clone().unwrap();
+    let asked = client.http.post(format!("{}/introspect", world.address)).form(&[("token", &token)]);
+    assert_eq!(asked.try_clone().unwrap().send().await.unwrap().status(), 401);
+    assert_eq!(asked.try_clone().unwrap().bearer_auth("guess").send().await.unwrap().status(), 401);
+    let active: serde_json::Value = asked.bearer_auth("a secret for introspection").send().await.unwrap().json().await.unwrap();
+    assert_eq!(active, json!({"active": false}));
+    // Straight to the ledger with it: refused.
+    let thief = Client { bearer: Some(token), ..Client::new(&world.ledger_url) };
+    assert!(thief.call("refund_payment", refund(8000)).await.is_error());
+    let kinds = world.kinds().await;
+    let of_call: Vec<&str> = kinds.iter().map(String::as_str).filter(|k| !["started", "pinned", "policy-loaded"].contains(k)).collect();
+    assert_eq!(of_call, ["asked", "reviewed", "redeemed", "mint-intended", "minted", "dispatched", "completed", "credential-revoked", "delivered"]);
+}
+
+#[tokio::test]
+async fn a_denied_call_never_runs_and_is_not_asked_again_at_once() {
+    let world = World::new().await;
+    let client = Client::new(&world.mcp());
+    let deny = async { world.deny(&world.one_waiting().await) };
+    let (reply, ()) = tokio::join!(client.call("refund_payment", refund(8000)), deny);
+    assert!(reply.is_error() && reply.said().contains("NOT executed: anna denied it"), "{}", reply.text);
+    assert_eq!(reply.state(), "denied");
+    let again = client.call("refund_payment", refund(8000)).await;
+    assert_eq!(again.state(), "denied");
+    assert!(world.waiting().is_empty());
+    assert_eq!(world.received_of("refund_payment").await, 0);
+    assert!(!world.kinds().await.iter().any(|kind| kind.starts_with("mint")));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn budget_over_says_pending_and_the_repeated_call_collects_once() {
+    let world = World::with(short()).await;
+    let client = Client::new(&world.mcp());
+    let reply = client.call("refund_payment", refund(8000)).await;
+    assert!(reply.is_error() && reply.said().contains("NOT executed yet") && reply.said().contains("anna"), "{}", reply.text);
+    assert_eq!(reply.state(), "pending");
+    let waiting = world.one_waiting().await;
+    assert!(reply.said().contains(waiting["id"].as_str().unwrap()));
+    // Nobody is there: an approval alone runs nothing.
+    world.approve(&waiting);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(world.received_of("refund_payment").await, 0);
+    let collected = client.call("refund_payment", refund(8000)).await;
+    assert!(collected.said().contains("80.00"), "{}", collected.text);
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    // The IBAN is known now; a call of the same kind over the limit asks anew and with another id.
+    let next = client.call("transfer", json!({"account": "acc-1", "to": "acme-ltd", "amount": 5, "currency": "EUR"})).await;
+    assert_eq!(next.state(), "pending");
+    world.check().await;
+}
+
+#[tokio::test]
+async fn the_same_call_twice_at_once_is_asked_once_and_runs_once() {
+    let world = World::new().await;
+    let client = Client::new(&world.mcp());
+    let approve = async {
+        let waiting = world.one_waiting().await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(world.waiting().len(), 1);
+        world.approve(&waiting);
+    };
+    let (one, two, ()) = tokio::join!(client.call("refund_payment", refund(8000)), client.call("refund_payment", refund(8000)), approve);
+    let ran = [&one, &two].iter().filter(|reply| reply.said().contains("80.00 EUR from")).count();
+    assert!(ran >= 1, "{} {}", one.text, two.text);
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_gone_gets_nothing_run() {
+    let world = World::new().await;
+    let client = Client::new(&world.mcp());
+    let impatient = Client { http: reqwest::Client::builder().timeout(Duration::from_millis(800)).build().unwrap(), ..client.clone() };
+    assert!(impatient.try_call("refund_payment", refund(8000)).await.is_err());
+    world.approve(&world.one_waiting().await);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(world.received_of("refund_payment").await, 0);
+    // It comes back and gets its result, once.
+    assert!(client.call("refund_payment", refund(8000)).await.said().contains("80.00"));
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn progress_flows_where_the_client_gave_a_token() {
+    let world = World::with(short()).await;
+    let client = Client::new(&world.mcp());
+    let params = json!({"name": "refund_payment", "arguments": refund(8000), "_meta": {"progressToken": "tok"}});
+    let reply = client.request(json!("an id"), "tools/call", params).await.unwrap();
+    let progress: Vec<_> = reply.messages.iter().filter(|m| m["method"] == "notifications/progress").collect();
+    assert!(progress.len() >= 2, "{}", reply.text);
+    let mut last = -1.0;
+    for message in progress {
+        assert_eq!(message["params"]["progressToken"], "tok");
+        assert!(message["params"]["message"].as_str().unwrap().contains("anna"));
+        let now = message["params"]["progress"].as_f64().unwrap();
+        assert!(now > last);
+        last = now;
+    }
+    assert_eq!(reply.answer()["id"], "an id");
+    assert_eq!(reply.state(), "pending");
+}
+
+#[tokio::test]
+async fn two_must_approve_what_is_critical_and_the_owner_is_none_of_them() {
+    let world = World::new().await;
+    let client = Client::new(&world.mcp());
+    let decide = async {
+        let waiting = world.one_waiting().await;
+        let id = waiting["id"].as_str().unwrap();
+        assert_eq!(waiting["quorum"], 2);
+        assert_ne!(world.decide("approve", id, "olga").0, 0, "the owner may not");
+        assert_eq!(world.decide("approve", id, "anna").0, 0);
+        let again = world.decide("approve", id, "anna");
+        assert!(again.0 != 0 && again.1.contains("already decided"), "{}", again.1);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(world.received_of("refund_payment").await, 0, "one is not enough");
+        assert_eq!(world.decide("approve", id, "bert").0, 0);
+    };
+    let (reply, ()) = tokio::join!(client.call("refund_payment", json!({"payment_id": "pay-2", "amount": 250, "currency": "EUR", "iban": "DE1"})), decide);
+    assert!(reply.said().contains("250.00"), "{}", reply.text);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn an_owner_among_too_few_approvers_means_that_nobody_can_approve() {
+    // bert answers for the caller, and both anna and bert would be needed.
+    let world = World::with(Settings { owner: "bert", ..Settings::default() }).await;
+    let reply = Client::new(&world.mcp()).call("refund_payment", json!({"payment_id": "pay-2", "amount": 250, "currency": "EUR", "iban": "DE1"})).await;
+    assert!(reply.is_error() && reply.said().contains("2 must approve"), "{}", reply.text);
+    assert!(world.waiting().is_empty());
+    world.check().await;
+}
+
+#[tokio::test]
+async fn what_waits_survives_a_restart_and_is_still_redeemed() {
+    let mut world = World::with(short()).await;
+    let client = Client::new(&world.mcp());
+    assert_eq!(client.call("refund_payment", refund(8000)).await.state(), "pending");
+    assert!(world.terminate().success());
+    world.approve(&world.one_waiting().await);
+    world.start();
+    assert!(client.call("refund_payment", refund(8000)).await.said().contains("80.00"));
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_changes_after_approval_makes_it_void() {
+    let world = World::with(short()).await;
+    let client = Client::new(&world.mcp());
+    assert_eq!(client.call("refund_payment", refund(8000)).await.state(), "pending");
+    let waiting = world.one_waiting().await;
+    world.approve(&waiting);
+    let file = world.scratch.0.join("tool-policies/ledger/refund_payment.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("limit = 100.00", "limit = 90.00")).unwrap();
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    assert!(world.kinds().await.contains(&"policy-loaded".to_owned()), "{}", world.log());
+    // Another policy is another call: it is asked anew, and the old approval is of no use.
+    let reply = client.call("refund_payment", refund(8000)).await;
+    assert_eq!(reply.state(), "pending");
+    assert_ne!(world.one_waiting().await["id"], waiting["id"]);
+    assert_eq!(world.received_of("refund_payment").await, 0);
+    world.check().await;
+}
