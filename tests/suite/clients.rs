@@ -45,31 +45,62 @@ fn node(script_name: &str) -> Option<Command> {
     Some(command)
 }
 
-/// Runs the story of `client.py` and `client.mjs`: each step is checked there, by the client itself.
-async fn story(command: Option<Command>, transport: &str) {
+/// Plays the story of `client.py` and `client.mjs` over `transport`: the clients check each step themselves, and the
+/// ledger's own record is looked at afterwards.
+async fn story(command: Option<Command>, transport: &'static str) {
     let Some(mut command) = command else { return };
-    let settings = Settings { hold: "budget = \"20s\"\nbudget-with-progress = \"20s\"\nprogress-every = \"1s\"\n".into(), child: transport == "stdio", ..Settings::default() };
+    let settings = Settings { child: transport == "stdio", ..Settings::default() };
     let world = World::with(settings).await;
-    // The client wraps the same server itself; it and the terminal share the store.
-    let environment = [
-        ("COUNTERSIGN", countersign().to_owned()), ("CONFIG", world.config.display().to_string()), ("URL", world.mcp()),
-        ("LEDGER", ledger_server().display().to_string()), ("LEDGER_DB", world.scratch.0.join("ledger.db").display().to_string()),
-        ("ISSUER", world.address.clone()),
-    ];
-    let output = tokio::task::spawn_blocking(move || command.arg(if transport_is_stdio(&environment) { "stdio" } else { "http" }).envs(environment).stdin(Stdio::null()).output());
-    let output = output.await.unwrap().unwrap();
+    command
+        .arg(transport)
+        .env("COUNTERSIGN", countersign())
+        .env("CONFIG", &world.config)
+        .env("URL", world.mcp())
+        .env("INBOX", &world.address)
+        .env("LEDGER", ledger_server())
+        .env("LEDGER_DB", world.scratch.0.join("ledger.db"))
+        .env("LEDGER_ISSUER", &world.address)
+        .env("LEDGER_AUDIENCE", "ledger")
+        .env("LEDGER_INTROSPECTION", "a secret for introspection");
+    let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output()).await.unwrap().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && text.contains("all steps came out as told"), "{text}\n{}", world.log());
-    assert_eq!(world.received_of("refund_payment").await, 2, "approved once, and collected once after a timeout");
+    assert!(output.status.success() && text.contains("every step came out as told"), "{text}\n{}", world.log());
+    assert_eq!(world.done_of("refund_payment").await, 2, "one approved, one collected after a timeout, each once");
     assert_eq!(world.received_of("close_account").await, 0, "denied");
     world.check().await;
-}
-
-fn transport_is_stdio(_: &[(&str, String)]) -> bool {
-    false
 }
 
 #[tokio::test]
 async fn the_python_client_over_stdio() {
     story(python("client.py"), "stdio").await;
+}
+
+#[tokio::test]
+async fn the_python_client_over_http() {
+    story(python("client.py"), "http").await;
+}
+
+#[tokio::test]
+async fn the_typescript_client_over_stdio() {
+    story(node("client.mjs"), "stdio").await;
+}
+
+#[tokio::test]
+async fn the_typescript_client_over_http() {
+    story(node("client.mjs"), "http").await;
+}
+
+/// `wrap` without any configuration around the public filesystem server, with the TypeScript client: reads pass, writes
+/// wait, and the client is told whom and where.
+#[tokio::test]
+async fn the_filesystem_server_wrapped_without_configuration() {
+    let Some(mut command) = node("filesystem.mjs") else { return };
+    let scratch = Scratch::new();
+    scratch.write("data/note.txt", "hello");
+    command.env("COUNTERSIGN", countersign()).env("DATA", scratch.0.join("data")).env("XDG_STATE_HOME", scratch.0.join("state")).env("USER", "olga");
+    let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output()).await.unwrap().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("every step came out as told"), "{text}");
+    assert_eq!(std::fs::read_to_string(scratch.0.join("data/written.txt")).unwrap(), "approved");
+    assert!(!scratch.0.join("data/denied.txt").exists());
 }

@@ -45,7 +45,7 @@ async fn killed_at(kind: &'static str) {
         kill_at(&mut world, kind).await;
     }
     let first = calling.await.unwrap();
-    let ran_before = world.received_of("refund_payment").await;
+    let ran_before = world.done_of("refund_payment").await;
     world.start();
     // Repeats until it is told how it ended, approving if it is asked: as an agent and a person would.
     let mut last = Value::Null;
@@ -64,7 +64,7 @@ async fn killed_at(kind: &'static str) {
         }
     }
     let text = last["result"]["content"][0]["text"].as_str().unwrap_or_default().to_owned();
-    let received = world.received_of("refund_payment").await;
+    let received = world.done_of("refund_payment").await;
     let told_first = first.is_ok_and(|reply| reply.said().contains("80.00"));
     // The first answer may have arrived: then the repeated call is another refund, to a known IBAN, that policy allows.
     let most = if told_first { 2 } else { 1 + usize::from(ran_before == 1 && text.contains("80.00") && !text.contains("UNKNOWN")) };

@@ -25,7 +25,7 @@ async fn sabotage(world: &World, statement: &'static str) {
 async fn no_policy_file_asks_a_person() {
     let world = World::with(short()).await;
     std::fs::remove_dir_all(world.scratch.0.join("tool-policies/ledger")).unwrap();
-    tokio::time::sleep(Duration::from_millis(3500)).await;
+    world.recorded("policy-loaded").await;
     let reply = Client::new(&world.mcp()).call("list_accounts", json!({})).await;
     assert_eq!(reply.state(), "pending", "{}", reply.text);
     nothing_ran(&world, "list_accounts").await;
@@ -150,9 +150,8 @@ async fn a_scope_that_an_argument_could_widen_mints_nothing() {
 async fn a_bad_policy_on_reload_leaves_the_old_set_in_force() {
     let world = World::with(short()).await;
     world.scratch.write("tool-policies/ledger/run_sql.toml", "server = \"ledger\"\ntool = \"run_sql\"\ndefault = \"alow\"\n");
-    tokio::time::sleep(Duration::from_millis(3500)).await;
+    world.recorded("policy-refused").await;
     assert!(world.log().contains("THE OLD SET STAYS IN FORCE"), "{}", world.log());
-    assert!(world.kinds().await.contains(&"policy-refused".to_owned()));
     let reply = Client::new(&world.mcp()).call("run_sql", json!({"query": "DROP TABLE payments"})).await;
     assert_eq!(reply.state(), "denied");
     nothing_ran(&world, "run_sql").await;

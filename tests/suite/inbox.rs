@@ -88,7 +88,7 @@ async fn the_page_shows_all_of_what_will_run_and_nothing_can_hide_in_it() {
     let (_, page) = anna.get(&format!("/inbox/{}", waiting["id"].as_str().unwrap())).await;
     assert!(!page.contains("<script>alert") && !page.contains("<b>Approved by anna</b>") && !page.contains("<i>CISO"));
     for part in [
-        "&lt;script&gt;alert(1)&lt;/script&gt;", "\\u{202E}", "\\u{200B}", "[3000 blanks]", "tail", "\"deep\"", "17", "end-of-comment", "Unverified.",
+        "&lt;script&gt;alert(1)&lt;/script&gt;", "\\u{202E}", "\\u{200B}", "[3000 blanks]", "tail", "&quot;deep&quot;", "17", "end-of-comment", "Unverified.",
         "the tool declares no such argument", "first seen", "refund:pay-1", "customer money", "answered for by", "olga", "1 of anna, bert",
         waiting["digest"].as_str().unwrap(), "data-left", "Before this", "minted by built-in after approval",
     ] {

@@ -101,7 +101,7 @@ fn free_port() -> u16 {
 
 /// A configuration whose inbox does not collide with other tests.
 fn wrap_config(port: u16) -> String {
-    format!("[listen]\naddress = \"127.0.0.1:{port}\"\n[policy]\ndefault = \"score\"\n[approver.anna]\n[approver.olga]\n[caller.local]\nowner = \"olga\"\n[credential.built-in]\nkind = \"signed-jwt\"\n")
+    format!("[listen]\naddress = \"127.0.0.1:{port}\"\n[policy]\ndefault = \"score\"\n[approver.anna]\n[approver.bert]\n[approver.olga]\n[caller.local]\nowner = \"olga\"\n[credential.built-in]\nkind = \"signed-jwt\"\n")
 }
 
 #[test]
@@ -124,7 +124,9 @@ fn stdio_reads_pass_writes_wait_and_the_agent_is_told_whom_and_where() {
     // Others are served meanwhile.
     assert!(wrapped.request(json!(4), "tools/call", json!({"name": "list_accounts"}))["result"]["content"].is_array());
     let id = wrapped.waiting()["id"].as_str().unwrap().to_owned();
-    assert_eq!(wrapped.run(&["approvals", "approve", &id, "--as", "anna", "--yes"]).0, 0);
+    for approver in ["anna", "bert"] {
+        assert_eq!(wrapped.run(&["approvals", "approve", &id, "--as", approver, "--yes"]).0, 0);
+    }
     assert_eq!(wrapped.answer(&json!(3))["result"]["content"][0]["text"], "closed");
     // Cancelled while it waits: nothing runs, and nothing is answered.
     wrapped.send(&json!({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {"name": "run_sql", "arguments": {"query": "SELECT 1"}}}));
@@ -170,8 +172,13 @@ fn a_child_inherits_nothing_and_dies_with_the_gateway() {
 
 #[test]
 fn a_server_that_cannot_be_started_is_an_error_that_says_so() {
-    let output = Command::new(countersign()).args(["wrap", "--", "/no/such/server"]).env("XDG_STATE_HOME", Scratch::new().0.join("s")).env("USER", "olga")
-        .stdin(Stdio::piped()).output().unwrap();
+    let scratch = Scratch::new();
+    let mut wrap = Command::new(countersign());
+    wrap.args(["wrap", "--", "/no/such/server"]).env("XDG_STATE_HOME", scratch.0.join("state")).env("USER", "olga");
+    let mut process = wrap.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let stdin = process.stdin.take();
+    let output = process.wait_with_output().unwrap();
+    drop(stdin);
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("/no/such/server") && text.contains("could not be started"), "{text}");

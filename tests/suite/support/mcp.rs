@@ -46,7 +46,7 @@ impl Reply {
 
 impl Client {
     pub fn new(url: &str) -> Self {
-        Self { http: reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap(), url: url.to_owned(), bearer: None }
+        Self { http: reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(60)).build().unwrap(), url: url.to_owned(), bearer: None }
     }
 
     /// Sends bytes as they are.

@@ -96,7 +96,6 @@ pub struct World {
     pub gateway: Option<Child>,
     pub leak: Arc<Mutex<Option<String>>>,
     pub stderr: PathBuf,
-    port: u16,
     stop: CancellationToken,
 }
 
@@ -145,7 +144,7 @@ impl World {
         );
         let config = scratch.write("countersign.toml", &text);
         let stderr = scratch.0.join("stderr");
-        let mut world = Self { scratch, address, ledger_url, config, gateway: None, leak, stderr, port, stop };
+        let mut world = Self { scratch, address, ledger_url, config, gateway: None, leak, stderr, stop };
         world.start();
         world
     }
@@ -179,10 +178,6 @@ impl World {
         let pid = rustix::process::Pid::from_child(&gateway);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         gateway.wait().unwrap()
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     pub fn mcp(&self) -> String {
@@ -247,6 +242,20 @@ impl World {
         self.received().await.iter().filter(|(name, ..)| name == tool).count()
     }
 
+    /// How often the ledger did what `tool` does, not only received it.
+    pub async fn done_of(&self, tool: &str) -> usize {
+        self.received().await.iter().filter(|(name, _, outcome)| name == tool && outcome == "done").count()
+    }
+
+    /// Waits until something of `kind` is recorded.
+    pub async fn recorded(&self, kind: &str) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !self.kinds().await.iter().any(|recorded| recorded == kind) {
+            assert!(Instant::now() < until, "nothing of kind {kind} was recorded:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// The kinds of all records, in order.
     pub async fn kinds(&self) -> Vec<String> {
         let rows: Vec<(String,)> = self.query(&self.store(), "SELECT kind FROM audit ORDER BY seq").await;
@@ -280,6 +289,11 @@ where
     }
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(10));
     let mut connection = options.connect().await.unwrap();
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master").fetch_one(&mut connection).await.unwrap();
+    if tables == 0 {
+        // Just being made: nothing is in it.
+        return Vec::new();
+    }
     let rows = sqlx::query_as(query).fetch_all(&mut connection).await.unwrap();
     sqlx::Connection::close(connection).await.unwrap();
     rows
