@@ -19,10 +19,7 @@ use crate::gateway::Gateway;
 pub(super) async fn serve(listener: TcpListener, front: Arc<HttpFront>, gateway: Arc<Gateway>, stop: CancellationToken) -> std::io::Result<()> {
     let secure = front.address.starts_with("https://");
     let health = Router::new().route("/healthz", get(|| async { "alive\n" })).route("/readyz", get(ready)).with_state(gateway.clone());
-    let router = routes(front.clone())
-        .merge(pages::routes(gateway, secure))
-        .merge(health)
-        .layer(from_fn_with_state(front, only_our_hosts));
+    let router = routes(front.clone()).merge(pages::routes(gateway, secure)).merge(health).layer(from_fn_with_state(front, only_our_hosts));
     // Without this small messages wait for acknowledgements of the ones before: 40 ms each.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let server = axum::serve(listener, router).with_graceful_shutdown({

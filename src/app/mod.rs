@@ -137,14 +137,27 @@ impl App {
         };
         let gateway = Gateway::new(store, clock, channel, issuers, config.approvers.clone(), settings, policies);
         Ok(Self {
-            gateway: Arc::new(gateway), config, source, keys, instances: None, launch: launcher()?, tasks: TaskTracker::new(), store_tasks,
+            gateway: Arc::new(gateway),
+            config,
+            source,
+            keys,
+            instances: None,
+            launch: launcher()?,
+            tasks: TaskTracker::new(),
+            store_tasks,
             stop: CancellationToken::new(),
         })
     }
 
-    /// Asks the program to end.
-    pub fn stopper(&self) -> CancellationToken {
-        self.stop.clone()
+    /// Ends the program once `asked` resolves.
+    pub fn until(&self, asked: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = asked => stop.cancel(),
+                () = stop.cancelled() => {}
+            }
+        });
     }
 
     /// Joins the gateways that share the store, settles what dead ones left, and starts the sweep.
@@ -191,8 +204,14 @@ impl App {
     pub fn host_inbox(&self) {
         let (address, stop) = (self.config.listen, self.stop.clone());
         let front = HttpFront {
-            gateway: self.gateway.clone(), upstreams: HashMap::new(), callers: Callers::Fixed(nobody()), address: self.address(address),
-            hosts: self.config.hosts.clone(), keys: self.keys.clone(), limits: self.limits(), tasks: self.tasks.clone(),
+            gateway: self.gateway.clone(),
+            upstreams: HashMap::new(),
+            callers: Callers::Fixed(nobody()),
+            address: self.address(address),
+            hosts: self.config.hosts.clone(),
+            keys: self.keys.clone(),
+            limits: self.limits(),
+            tasks: self.tasks.clone(),
             state: FrontState::default(),
         };
         let (front, gateway) = (Arc::new(front), self.gateway.clone());
@@ -215,9 +234,7 @@ impl App {
     /// If the server cannot be started or ends first.
     pub async fn wrap(&self, server: &str, caller: &str, child: ChildSettings) -> Result<(), AppError> {
         let caller = self.configured(caller)?;
-        let server = Server {
-            name: server.to_owned(), identity: child.command.join(" "), audience: server.to_owned(), is_child: true,
-        };
+        let server = Server { name: server.to_owned(), identity: child.command.join(" "), audience: server.to_owned(), is_child: true };
         let front = StdioFront { gateway: self.gateway.clone(), server: Arc::new(server), child: Arc::new(child), caller, limits: self.limits() };
         Ok(front.run(tokio::io::stdin(), tokio::io::stdout(), &self.tasks, self.stop.clone()).await?)
     }
@@ -282,8 +299,15 @@ impl App {
             hosts.push(bound.ip().to_string());
         }
         Ok(HttpFront {
-            gateway: self.gateway.clone(), upstreams, callers, address: self.address(bound), hosts, keys: self.keys.clone(),
-            limits: self.limits(), tasks: self.tasks.clone(), state: FrontState::default(),
+            gateway: self.gateway.clone(),
+            upstreams,
+            callers,
+            address: self.address(bound),
+            hosts,
+            keys: self.keys.clone(),
+            limits: self.limits(),
+            tasks: self.tasks.clone(),
+            state: FrontState::default(),
         })
     }
 
@@ -293,8 +317,8 @@ impl App {
         let (reach, identity, audience, is_child) = match (&file.url, &file.command) {
             (Some(url), _) => {
                 let bearer = file.bearer.as_ref().map(secret).transpose()?;
-                let upstream = HttpUpstream::new(url, bearer.as_deref(), &self.tasks)
-                    .map_err(|source| AppError::Upstream { name: name.to_owned(), source })?;
+                let upstream =
+                    HttpUpstream::new(url, bearer.as_deref(), &self.tasks).map_err(|source| AppError::Upstream { name: name.to_owned(), source })?;
                 (Reach::Http(Box::new(upstream)), url.clone(), url.clone(), false)
             }
             (None, command) => {
@@ -346,7 +370,8 @@ impl App {
 fn launcher() -> std::io::Result<Launch> {
     // A test program is not countersign: it lies beside the real one's folder and says so by this name.
     let this = std::env::current_exe()?;
-    let beside: Option<PathBuf> = this.parent().filter(|d| d.ends_with("deps") || d.ends_with("examples")).and_then(|d| d.parent()).map(|d| d.join("countersign"));
+    let beside: Option<PathBuf> =
+        this.parent().filter(|d| d.ends_with("deps") || d.ends_with("examples")).and_then(|d| d.parent()).map(|d| d.join("countersign"));
     Ok(Launch::Through(beside.filter(|path| path.exists()).unwrap_or(this)))
 }
 

@@ -132,8 +132,14 @@ async fn list(app: &App, all: bool, json: bool) -> Result<(), Failure> {
         }
         let left = approval.runs_out().map(|end| format!("{} left", spoken(end.since(now)))).unwrap_or_default();
         print(&format!(
-            "{}  {:>3}  {:<10} {:<16} {}  ({}; {})", request.id.get(..12).unwrap_or(&request.id), request.assessment.score, approval.state(), left,
-            visible(&request.title), request.caller.name, request.terms.approvers.join(" or ")
+            "{}  {:>3}  {:<10} {:<16} {}  ({}; {})",
+            request.id.get(..12).unwrap_or(&request.id),
+            request.assessment.score,
+            approval.state(),
+            left,
+            visible(&request.title),
+            request.caller.name,
+            request.terms.approvers.join(" or ")
         ));
     }
     Ok(())
@@ -183,7 +189,11 @@ pub(super) fn whole(approval: &Approval, now: crate::domain::clock::Timestamp) -
         format!("  score        {} ({:?})", request.assessment.score, request.assessment.band),
         format!("  tool         {} on {} ({})", visible(&request.tool), request.binding.server, visible(&request.binding.upstream)),
         format!("  effect       {}", request.effect.name()),
-        format!("  asked by     {}{}", request.caller.name, request.caller.owner.as_ref().map(|o| format!(", answered for by {o}")).unwrap_or_default()),
+        format!(
+            "  asked by     {}{}",
+            request.caller.name,
+            request.caller.owner.as_ref().map(|o| format!(", answered for by {o}")).unwrap_or_default()
+        ),
         format!("  approvers    {} of {}", request.terms.quorum, request.terms.approvers.join(", ")),
     ];
     if let Some(end) = approval.runs_out() {
@@ -240,7 +250,13 @@ async fn decide(app: &App, approvers: &[String], decision: Decision, verdict: Re
     }
     let request = approval.request();
     let verdict = Verdict {
-        approval: request.id.clone(), approver, verdict, reason: decision.reason, shown: request.digest, channel: "terminal", assurance: assurance(),
+        approval: request.id.clone(),
+        approver,
+        verdict,
+        reason: decision.reason,
+        shown: request.digest,
+        channel: "terminal",
+        assurance: assurance(),
     };
     let next = app.gateway.review(verdict).await.map_err(|error| Failure::from(error).code(Code::Failed))?;
     print(&format!("it is now {}", next.state()));

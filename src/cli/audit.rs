@@ -52,7 +52,9 @@ pub(super) async fn verify(app: &App) -> Result<(), Failure> {
         }
         for record in &records {
             verifier.next(record).map_err(|error| {
-                Failure::said(error.to_string()).code(Code::Broken).hint("compare with a copy of the store: everything before that record still holds")
+                Failure::said(error.to_string())
+                    .code(Code::Broken)
+                    .hint("compare with a copy of the store: everything before that record still holds")
             })?;
         }
     }
@@ -65,7 +67,8 @@ async fn show(app: &App, id: &str, json: bool) -> Result<(), Failure> {
     let mut records = app.gateway.store.records_of(id).await.map_err(AppError::from)?;
     if records.is_empty() && id.len() >= 4 {
         // The beginning of an id is enough where it is the only one.
-        let (open, settled) = crate::adapters::channel::ReviewDesk::approvals(app.gateway.as_ref()).await.map_err(|e| Failure::said(e.to_string()))?;
+        let (open, settled) =
+            crate::adapters::channel::ReviewDesk::approvals(app.gateway.as_ref()).await.map_err(|e| Failure::said(e.to_string()))?;
         let ids: Vec<String> = open.iter().chain(&settled).map(|a| a.request().id.clone()).filter(|full| full.starts_with(id)).collect();
         if let [full] = ids.as_slice() {
             records = app.gateway.store.records_of(full).await.map_err(AppError::from)?;
@@ -85,7 +88,8 @@ fn line(record: &Record) -> String {
     serde_json::json!({
         "seq": record.seq, "at": record.entry.at.to_string(), "kind": record.entry.kind, "call": record.entry.call,
         "subject": record.entry.subject, "data": data, "hash": record.hash,
-    }).to_string()
+    })
+    .to_string()
 }
 
 /// One record as a sentence.
@@ -101,17 +105,37 @@ pub(super) fn told(record: &Record) -> String {
         items.map(|items| items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")).unwrap_or_default()
     };
     let said = match record.entry.kind.name() {
-        "allowed" => format!("{} called {}/{} {}: score {}, allowed by policy", text("/caller/name"), text("/server"), text("/tool"), text("/arguments"), text("/score")),
+        "allowed" => format!(
+            "{} called {}/{} {}: score {}, allowed by policy",
+            text("/caller/name"),
+            text("/server"),
+            text("/tool"),
+            text("/arguments"),
+            text("/score")
+        ),
         "asked" => format!(
-            "{} called {}/{} {}: score {}, asked {} (until {})", text("/caller/name"), text("/server"), text("/tool"), text("/arguments"),
-            text("/score"), list("/approvers"), text("/decide_by")
+            "{} called {}/{} {}: score {}, asked {} (until {})",
+            text("/caller/name"),
+            text("/server"),
+            text("/tool"),
+            text("/arguments"),
+            text("/score"),
+            list("/approvers"),
+            text("/decide_by")
         ),
         "denied" => format!("{} called {}/{}: refused, {}", text("/caller/name"), text("/server"), text("/tool"), text("/because")),
         "attached" => format!("the same call came again while it was {}", text("/state")),
         "reviewed" => {
             let reason = if text("/review/reason").is_empty() { String::new() } else { format!(": {}", text("/review/reason")) };
             let owner = if data.get("by_owner") == Some(&Value::Bool(true)) { ", the caller's owner," } else { "" };
-            format!("{}{owner} said {}{reason} ({}, {}); it is now {}", text("/review/approver"), text("/review/verdict"), text("/review/channel"), text("/review/assurance"), text("/state"))
+            format!(
+                "{}{owner} said {}{reason} ({}, {}); it is now {}",
+                text("/review/approver"),
+                text("/review/verdict"),
+                text("/review/channel"),
+                text("/review/assurance"),
+                text("/state")
+            )
         }
         "review-refused" => format!("{} said {}, which did not count: {}", text("/review/approver"), text("/review/verdict"), text("/refused")),
         "redeemed" => format!("the approval was used up by {}", text("/by")),

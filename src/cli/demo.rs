@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use regex::Regex;
+use rmcp::ServiceExt;
 use rmcp::handler::client::ClientHandler;
 use rmcp::model::{CallToolRequestParams, ProgressNotificationParam};
 use rmcp::service::{NotificationContext, RoleClient, RunningService};
 use rmcp::transport::StreamableHttpClientTransport;
-use rmcp::ServiceExt;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -126,7 +126,8 @@ async fn set(directory: &Path) -> Result<Stage, Failure> {
         "[listen]\naddress = \"{}\"\n\n[hold]\nbudget-with-progress = \"15m\"\n\n[upstream.ledger]\nurl = \"{ledger_url}\"\n\
          introspection = {{ file = \"{}\" }}\n\n[approver.anna]\n[approver.bert]\n\n[caller.local]\nowner = \"bert\"\n\n\
          [credential.built-in]\nkind = \"signed-jwt\"\n",
-        listener.local_addr()?, directory.join("introspection.secret").display()
+        listener.local_addr()?,
+        directory.join("introspection.secret").display()
     );
     let file = directory.join("countersign.toml");
     std::fs::write(&file, text)?;
@@ -253,8 +254,16 @@ async fn approved_refund(stage: &Stage, text: &str, failed: bool) -> Result<(), 
         "_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}},
         "name": "refund_payment", "arguments": {"payment_id": "pay-1", "amount": 80.00, "currency": "EUR", "iban": IBAN, "comment": "damaged delivery"},
     }});
-    let stolen = client.post(&stage.ledger_url).bearer_auth(&token).header("accept", "application/json, text/event-stream")
-        .header("mcp-protocol-version", "2026-07-28").header("mcp-method", "tools/call").header("mcp-name", "refund_payment").json(&body).send().await;
+    let stolen = client
+        .post(&stage.ledger_url)
+        .bearer_auth(&token)
+        .header("accept", "application/json, text/event-stream")
+        .header("mcp-protocol-version", "2026-07-28")
+        .header("mcp-method", "tools/call")
+        .header("mcp-name", "refund_payment")
+        .json(&body)
+        .send()
+        .await;
     let stolen = match stolen {
         Ok(response) => response.text().await.unwrap_or_default(),
         Err(error) => return Err(Failure::said(error.to_string())),

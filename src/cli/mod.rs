@@ -111,7 +111,9 @@ impl<E: Into<Failed>> From<E> for Failure {
             Failed::App(AppError::Policies(LoadError::Policy(PolicyError::File { .. } | PolicyError::Twice { .. }))) => {
                 (Some("try it with: countersign policy check".to_owned()), Code::Invalid)
             }
-            Failed::App(AppError::Listen { .. }) => (Some("another program has that port: choose one with `[listen] address`".to_owned()), Code::Failed),
+            Failed::App(AppError::Listen { .. }) => {
+                (Some("another program has that port: choose one with `[listen] address`".to_owned()), Code::Failed)
+            }
             _ => (None, Code::Failed),
         };
         Self { error: Box::new(error), hint, code }

@@ -33,20 +33,12 @@ pub(super) async fn run(config: Option<PathBuf>, _: Arguments) -> Result<(), Fai
     }
     let mut app = App::build(config, public.clone()).await?;
     app.join().await?;
-    let stop = app.stopper();
-    let served = tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            asked_to_end().await;
-            stop.cancel();
-        }
-    });
+    app.until(asked_to_end());
     for name in names {
         print(&format!("listening mcp {public}/mcp/{name}"));
     }
     print(&format!("listening inbox {public}/inbox"));
     let end = app.door(listener)?.await;
-    served.abort();
     app.end().await;
     Ok(end?)
 }

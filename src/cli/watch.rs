@@ -71,7 +71,9 @@ pub(super) async fn run(app: &App, approver: &str) -> Result<(), Failure> {
                 chosen = chosen.saturating_sub(1);
                 Asked::Nothing
             }
-            (Asked::Nothing, KeyCode::Char('a')) if !open.is_empty() && hidden == 0 => Asked::Reason { verdict: ReviewVerdict::Approve, text: String::new() },
+            (Asked::Nothing, KeyCode::Char('a')) if !open.is_empty() && hidden == 0 => {
+                Asked::Reason { verdict: ReviewVerdict::Approve, text: String::new() }
+            }
             (Asked::Nothing, KeyCode::Char('d')) if !open.is_empty() => Asked::Reason { verdict: ReviewVerdict::Deny, text: String::new() },
             (Asked::Reason { .. }, KeyCode::Esc) => Asked::Nothing,
             (Asked::Reason { verdict, mut text }, KeyCode::Char(c)) => {
@@ -97,7 +99,12 @@ pub(super) async fn run(app: &App, approver: &str) -> Result<(), Failure> {
 async fn decide(app: &App, approver: &str, approval: &Approval, verdict: ReviewVerdict, reason: String) -> String {
     let request = approval.request();
     let verdict = Verdict {
-        approval: request.id.clone(), approver: approver.to_owned(), verdict, reason: Some(reason), shown: request.digest, channel: "terminal",
+        approval: request.id.clone(),
+        approver: approver.to_owned(),
+        verdict,
+        reason: Some(reason),
+        shown: request.digest,
+        channel: "terminal",
         assurance: assurance(),
     };
     match app.gateway.review(verdict).await {
@@ -115,7 +122,16 @@ fn draw(out: &mut Stdout, app: &App, approver: &str, open: &[Approval], chosen: 
         let request = approval.request();
         let left = approval.runs_out().map(|end| spoken(end.since(now))).unwrap_or_default();
         let mark = if n == chosen { ">" } else { " " };
-        lines.push((format!("{mark} {:>3}  {:<10} {left:<14} {} ({})", request.assessment.score, approval.state(), visible(&request.title), request.caller.name), n == chosen));
+        lines.push((
+            format!(
+                "{mark} {:>3}  {:<10} {left:<14} {} ({})",
+                request.assessment.score,
+                approval.state(),
+                visible(&request.title),
+                request.caller.name
+            ),
+            n == chosen,
+        ));
     }
     lines.push((String::new(), false));
     if let Some(approval) = open.get(chosen) {

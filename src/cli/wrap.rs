@@ -10,7 +10,9 @@ use crate::app::config::Config;
 
 /// Serve one MCP server over stdio, with approvals
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example, in an MCP client's configuration:\n  \"command\": \"countersign\",\n  \"args\": [\"wrap\", \"--\", \"npx\", \"-y\", \"@modelcontextprotocol/server-filesystem\", \"/data\"]")]
+#[command(
+    after_help = "Example, in an MCP client's configuration:\n  \"command\": \"countersign\",\n  \"args\": [\"wrap\", \"--\", \"npx\", \"-y\", \"@modelcontextprotocol/server-filesystem\", \"/data\"]"
+)]
 pub(super) struct Arguments {
     /// Who the client is: a `[caller.NAME]` of the configuration
     #[arg(long = "as", value_name = "NAME", default_value = "local")]
@@ -48,15 +50,13 @@ pub(super) async fn run(config: Option<PathBuf>, arguments: Arguments) -> Result
     let mut app = App::build(config, address.clone()).await?;
     app.join().await?;
     app.host_inbox();
-    tracing::info!("wrapping {} as `{server}`; {approvers} may approve at {address}/inbox (sign in: countersign approvals login NAME)", arguments.command.join(" "));
-    let stop = app.stopper();
-    let ending = tokio::spawn(async move {
-        asked_to_end().await;
-        stop.cancel();
-    });
+    tracing::info!(
+        "wrapping {} as `{server}`; {approvers} may approve at {address}/inbox (sign in: countersign approvals login NAME)",
+        arguments.command.join(" ")
+    );
+    app.until(asked_to_end());
     let child = settings(&app, arguments.command, env);
     let end = app.wrap(&server, &arguments.caller, child).await;
-    ending.abort();
     app.end().await;
     Ok(end?)
 }
@@ -83,8 +83,11 @@ mod tests {
     #[test]
     fn names_are_told_from_commands() {
         for (command, name) in [
-            ("npx -y @modelcontextprotocol/server-filesystem /data", "filesystem"), ("uvx mcp-server-git", "git"),
-            ("npx -y @modelcontextprotocol/server-memory@1.2.3", "memory"), ("/usr/bin/python3 -m x", "python3"), ("./ledger_server", "ledger_server"),
+            ("npx -y @modelcontextprotocol/server-filesystem /data", "filesystem"),
+            ("uvx mcp-server-git", "git"),
+            ("npx -y @modelcontextprotocol/server-memory@1.2.3", "memory"),
+            ("/usr/bin/python3 -m x", "python3"),
+            ("./ledger_server", "ledger_server"),
         ] {
             let words: Vec<String> = command.split(' ').map(str::to_owned).collect();
             assert_eq!(told_from(&words), name, "{command}");

@@ -80,9 +80,15 @@ pub const MAX_TOOL_NAME: usize = 256;
 
 /// Per-message `_meta` keys of MCP 2025-06-18 to 2026-07-28 and of W3C trace context (SEP-414).
 const PROTOCOL_META: [&str; 9] = [
-    "baggage", "io.modelcontextprotocol/clientCapabilities", "io.modelcontextprotocol/clientInfo",
-    "io.modelcontextprotocol/logLevel", "io.modelcontextprotocol/protocolVersion",
-    "io.modelcontextprotocol/subscriptionId", "progressToken", "traceparent", "tracestate",
+    "baggage",
+    "io.modelcontextprotocol/clientCapabilities",
+    "io.modelcontextprotocol/clientInfo",
+    "io.modelcontextprotocol/logLevel",
+    "io.modelcontextprotocol/protocolVersion",
+    "io.modelcontextprotocol/subscriptionId",
+    "progressToken",
+    "traceparent",
+    "tracestate",
 ];
 
 /// A name without its case, by Unicode's simple rules (`ſ` is `s`, the Kelvin sign is `k`).
@@ -236,10 +242,19 @@ mod tests {
     #[test]
     fn malformed_parameters_are_refused() {
         for params in [
-            "[]", "null", "{}", r#"{"name":1}"#, r#"{"name":""}"#, r#"{"name":"t","arguments":[]}"#,
-            r#"{"name":"t","arguments":null}"#, r#"{"name":"t","_meta":1}"#, r#"{"name":"t","name":"u"}"#,
-            r#"{"name":"t","arguments":{"a":{"b":1,"b":2}}}"#, r#"{"name":"t","n\u0061me":"u"}"#,
-            r#"{"name":"t","Name":"u"}"#, "{\"name\":\"t\",\"argument\u{17f}\":{}}",
+            "[]",
+            "null",
+            "{}",
+            r#"{"name":1}"#,
+            r#"{"name":""}"#,
+            r#"{"name":"t","arguments":[]}"#,
+            r#"{"name":"t","arguments":null}"#,
+            r#"{"name":"t","_meta":1}"#,
+            r#"{"name":"t","name":"u"}"#,
+            r#"{"name":"t","arguments":{"a":{"b":1,"b":2}}}"#,
+            r#"{"name":"t","n\u0061me":"u"}"#,
+            r#"{"name":"t","Name":"u"}"#,
+            "{\"name\":\"t\",\"argument\u{17f}\":{}}",
         ] {
             assert!(parse(params).is_err(), "{params}");
         }
@@ -253,10 +268,7 @@ mod tests {
                  "_meta":{"progressToken":7,"dev.countersign/reason":"because","x.y/z":1} }"#,
         )
         .unwrap();
-        assert_eq!(
-            call.forwarded(),
-            r#"{"_meta":{"progressToken":7,"x.y/z":1},"arguments":{"a":"A","b":1},"name":"t","task":{"ttl":1}}"#
-        );
+        assert_eq!(call.forwarded(), r#"{"_meta":{"progressToken":7,"x.y/z":1},"arguments":{"a":"A","b":1},"name":"t","task":{"ttl":1}}"#);
         assert_eq!(call.stated_reason.as_deref(), Some("because"));
         assert_eq!(parse(r#"{"name":"t"}"#).unwrap().forwarded(), r#"{"name":"t"}"#);
     }
@@ -268,9 +280,12 @@ mod tests {
         let again = parse(r#"{"arguments":{"a":1e0},"name":"t","_meta":{"progressToken":3}}"#).unwrap();
         assert_eq!(of(&base), of(&again));
         for other in [
-            r#"{"name":"t","arguments":{"a":2}}"#, r#"{"name":"u","arguments":{"a":1}}"#, r#"{"name":"t"}"#,
+            r#"{"name":"t","arguments":{"a":2}}"#,
+            r#"{"name":"u","arguments":{"a":1}}"#,
+            r#"{"name":"t"}"#,
             r#"{"name":"t","arguments":{"a":1},"inputResponses":{}}"#,
-            r#"{"name":"t","arguments":{"a":1},"_meta":{"x.y/z":1}}"#, r#"{"name":"t","arguments":{"a":"1"}}"#,
+            r#"{"name":"t","arguments":{"a":1},"_meta":{"x.y/z":1}}"#,
+            r#"{"name":"t","arguments":{"a":"1"}}"#,
         ] {
             assert_ne!(of(&base), of(&parse(other).unwrap()), "{other}");
         }
@@ -281,9 +296,11 @@ mod tests {
         digests.push(with(&owned, &binding()));
         digests.push(with(&Caller { identity: verified, ..caller("c") }, &binding()));
         for changed in [
-            Binding { server: "x".into(), ..binding() }, Binding { upstream: "x".into(), ..binding() },
+            Binding { server: "x".into(), ..binding() },
+            Binding { upstream: "x".into(), ..binding() },
             Binding { definition: Some(Digest::of(b"d")), ..binding() },
-            Binding { policy: Digest::of(b"x"), ..binding() }, Binding { approvers: Digest::of(b"x"), ..binding() },
+            Binding { policy: Digest::of(b"x"), ..binding() },
+            Binding { approvers: Digest::of(b"x"), ..binding() },
             Binding { scope: Some("s".into()), ..binding() },
         ] {
             digests.push(with(&caller("c"), &changed));

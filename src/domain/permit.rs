@@ -50,6 +50,9 @@ impl Permit {
         }
     }
 
+    /// Uses it up: whoever sends the call has it no more.
+    pub fn use_up(self) {}
+
     /// The number of the record that stands behind it.
     pub fn record(&self) -> i64 {
         self.receipt.seq()

@@ -14,6 +14,9 @@ use crate::gateway::{Refusal, Waiting};
 
 /// The answer to a call that the gateway answers itself.
 pub(super) fn refused(id: &Id, refusal: &Refusal, stateless: bool) -> String {
+    if let Refusal::Header { name } = refusal {
+        return error(Some(id), -32020, &format!("the header `{name}` does not say what the body says"));
+    }
     let (text, state, approval) = words(refusal);
     let mut result = json!({
         "content": [{"type": "text", "text": text}],
@@ -63,7 +66,8 @@ fn words(refusal: &Refusal) -> (String, &'static str, Option<&str>) {
             let text = format!(
                 "This call was NOT executed yet. {}. Its approval is {}. Repeat exactly the same call to collect the result; \
                  it is not asked twice and runs at most once.",
-                asked(waiting), waiting.approval
+                asked(waiting),
+                waiting.approval
             );
             (text, "pending", Some(&waiting.approval))
         }
@@ -86,6 +90,7 @@ fn words(refusal: &Refusal) -> (String, &'static str, Option<&str>) {
             };
             (format!("This call was NOT executed: {how}. (approval {approval})"), outcome.name(), Some(approval))
         }
+        Refusal::Header { name } => (format!("This call was NOT executed: the header `{name}` does not say what the body says."), "failed", None),
         Refusal::Failed { why, approval } => {
             let next = match approval {
                 Some(id) => format!(" Its approval {id} is still good: repeat exactly the same call."),
@@ -99,7 +104,9 @@ fn words(refusal: &Refusal) -> (String, &'static str, Option<&str>) {
             Some(approval),
         ),
         Refusal::Unknown { subject } => (
-            format!("It is UNKNOWN whether this call was executed: it was sent and no answer came back ({subject}). It is not repeated. Look at the target before you try again."),
+            format!(
+                "It is UNKNOWN whether this call was executed: it was sent and no answer came back ({subject}). It is not repeated. Look at the target before you try again."
+            ),
             "outcome-unknown",
             Some(subject),
         ),

@@ -60,7 +60,7 @@ pub(super) struct Opened {
 
 impl Hub {
     /// Starts a child.
-    pub fn start(settings: Arc<ChildSettings>, remaps: bool, tasks: &TaskTracker) -> std::io::Result<Arc<Self>> {
+    pub(super) fn start(settings: Arc<ChildSettings>, remaps: bool, tasks: &TaskTracker) -> std::io::Result<Arc<Self>> {
         let (events, mut said) = mpsc::channel(256);
         let child = Child::start(settings, events, tasks)?;
         let hub = Arc::new(Self { child, remaps, next: AtomicI64::new(1), streams: Mutex::default() });
@@ -88,12 +88,12 @@ impl Hub {
     }
 
     /// Whether the child has ended.
-    pub fn ended(&self) -> bool {
+    pub(super) fn ended(&self) -> bool {
         self.streams().ended
     }
 
     /// Opens a request's stream; nothing if one with the same id is open.
-    pub fn open(&self, client_id: &Id, client_token: Option<String>, only_hears: bool) -> Option<Opened> {
+    pub(super) fn open(&self, client_id: &Id, client_token: Option<String>, only_hears: bool) -> Option<Opened> {
         let (to, hear) = mpsc::channel(64);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let id = if self.remaps { Id::Number(number) } else { client_id.clone() };
@@ -108,12 +108,12 @@ impl Hub {
     }
 
     /// Closes a request's stream.
-    pub fn close(&self, id: &Id) {
+    pub(super) fn close(&self, id: &Id) {
         self.streams().posts.remove(id);
     }
 
     /// Listens to what belongs to no request; what was kept comes first. Whoever listened before is cut off.
-    pub fn listen(&self) -> mpsc::Receiver<Bytes> {
+    pub(super) fn listen(&self) -> mpsc::Receiver<Bytes> {
         let (to, hear) = mpsc::channel(MOST_KEPT + 64);
         let mut streams = self.streams();
         for message in streams.kept.drain(..) {

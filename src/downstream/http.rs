@@ -212,7 +212,11 @@ struct Question {
 }
 
 /// RFC 7662: whether a credential of the built-in issuer still counts. Only for upstreams, and each only about its own.
-async fn introspect(State(front): State<Arc<HttpFront>>, headers: HeaderMap, axum::extract::Form(question): axum::extract::Form<Question>) -> Response {
+async fn introspect(
+    State(front): State<Arc<HttpFront>>,
+    headers: HeaderMap,
+    axum::extract::Form(question): axum::extract::Form<Question>,
+) -> Response {
     let secret = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer ")).unwrap_or_default();
     let digest = Digest::of(secret.as_bytes());
     let asker = front.upstreams.values().find(|w| w.introspection.is_some_and(|d| d == digest));

@@ -148,9 +148,9 @@ impl TokenIssuer {
         checks.set_audience(&[&self.audience]);
         checks.validate_nbf = true;
         checks.leeway = LEEWAY;
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &checks).map_err(|_| {
-            IdentityError::Invalid("its signature, audience, issuer or time is wrong, or a claim is missing")
-        })?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key, &checks)
+            .map_err(|_| IdentityError::Invalid("its signature, audience, issuer or time is wrong, or a claim is missing"))?
+            .claims;
         if claims.exp - claims.iat > LONGEST {
             return Err(IdentityError::Invalid("it lives longer than an hour"));
         }

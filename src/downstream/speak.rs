@@ -6,7 +6,7 @@ use super::answer;
 use crate::adapters::upstream::{Envelope, Id, event};
 use crate::domain::call::ToolCall;
 use crate::domain::json::{Value, canonical};
-use crate::gateway::Said;
+use crate::gateway::{Refusal, Said};
 
 /// Turns what is said of one call into messages for its client.
 pub(super) struct Speaker {
@@ -39,14 +39,14 @@ impl Message {
     }
 
     /// The message as a server-sent event.
-    pub fn as_event(&self) -> Bytes {
+    pub(super) fn as_event(&self) -> Bytes {
         self.event.clone().unwrap_or_else(|| event(&self.body))
     }
 }
 
 impl Speaker {
     /// For a call whose id the server knows as the client does.
-    pub fn new(id: Id, call: &ToolCall) -> Self {
+    pub(super) fn new(id: Id, call: &ToolCall) -> Self {
         let meta = &call.protocol_meta;
         let token = meta.get("progressToken").filter(|t| matches!(t, Value::String(_) | Value::Number(_))).map(canonical);
         let stateless = meta.get("io.modelcontextprotocol/protocolVersion").is_some();
@@ -54,14 +54,14 @@ impl Speaker {
     }
 
     /// For a call that the server knows by another id, and another token.
-    pub fn remapped(mut self, client_id: Id, server_token: Option<String>) -> Self {
+    pub(super) fn remapped(mut self, client_id: Id, server_token: Option<String>) -> Self {
         self.client_id = Some(client_id);
         self.server_token = server_token;
         self
     }
 
     /// The message for the client; nothing where it can take none.
-    pub fn message(&mut self, said: Said) -> Option<Message> {
+    pub(super) fn message(&mut self, said: Said) -> Option<Message> {
         let own = self.client_id.as_ref().unwrap_or(&self.id);
         match said {
             Said::Answer(answer) => Some(Message { body: self.back(answer.body), event: None, status: answer.status, last: true }),
@@ -75,7 +75,10 @@ impl Speaker {
                 let _ = taken.send(());
                 message
             }
-            Said::Refused(refusal) => Some(Message::ours(answer::refused(own, &refusal, self.stateless), true)),
+            Said::Refused(refusal) => {
+                let status = matches!(refusal, Refusal::Header { .. }).then_some(400);
+                Some(Message { status, ..Message::ours(answer::refused(own, &refusal, self.stateless), true) })
+            }
             Said::Waiting(waiting) => {
                 self.said += 1;
                 let token = self.token.as_ref()?;
@@ -102,8 +105,9 @@ impl Speaker {
 
 /// A progress message with another token in place of its own.
 pub(super) fn retokened(envelope: &Envelope<'_>, from: &str, to: &str) -> Option<String> {
+    let from: serde_json::Value = serde_json::from_str(from).ok()?;
     let mut params: serde_json::Map<String, serde_json::Value> = serde_json::from_str(envelope.params?.get()).ok()?;
-    let token = params.get_mut("progressToken").filter(|token| token.to_string() == from)?;
+    let token = params.get_mut("progressToken").filter(|token| **token == from)?;
     *token = serde_json::from_str(to).ok()?;
     Some(serde_json::json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params}).to_string())
 }

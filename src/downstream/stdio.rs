@@ -63,11 +63,15 @@ impl StdioFront {
     /// # Errors
     /// See [`StdioError`].
     pub async fn run(
-        self, input: impl AsyncRead + Unpin, output: impl AsyncWrite + Unpin + Send + 'static, tasks: &TaskTracker, stop: CancellationToken,
+        self,
+        input: impl AsyncRead + Unpin,
+        output: impl AsyncWrite + Unpin + Send + 'static,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
     ) -> Result<(), StdioError> {
         let (events, mut said) = mpsc::channel(256);
-        let child = Child::start(self.child.clone(), events, tasks)
-            .map_err(|source| StdioError::Start { command: self.child.command.join(" "), source })?;
+        let child =
+            Child::start(self.child.clone(), events, tasks).map_err(|source| StdioError::Start { command: self.child.command.join(" "), source })?;
         let (out, lines) = mpsc::channel(256);
         // Beside the loop below: a server that waits for us to read must not keep us from writing to it.
         let (to_client, ended) = (out.clone(), CancellationToken::new());
@@ -87,7 +91,7 @@ impl StdioFront {
         let end = loop {
             tokio::select! {
                 line = input.next() => match line {
-                    Ok(Some(line)) => front.from_client(line).await,
+                    Ok(Some(line)) => front.take(line).await,
                     Ok(None) => break Ok(()),
                     Err(LinesError::TooLong(most)) => {
                         let text = answer::error(None, -32600, &format!("a message is longer than {most} bytes"));
@@ -134,7 +138,7 @@ struct Front {
 }
 
 impl Front {
-    async fn from_client(&self, line: Bytes) {
+    async fn take(&self, line: Bytes) {
         let envelope = match Envelope::read(&line) {
             Ok(envelope) => envelope,
             Err(error) => return self.error(None, error.code(), &error.to_string()).await,
@@ -180,8 +184,14 @@ impl Front {
         let (say, mut hear) = mpsc::channel(16);
         let mut speaker = Speaker::new(id.clone(), &call);
         let attempt = Attempt {
-            server: self.shared.server.clone(), upstream: self.child.clone(), caller: self.shared.caller.clone(), call,
-            id: id.clone(), headers: Vec::new(), gone, say,
+            server: self.shared.server.clone(),
+            upstream: self.child.clone(),
+            caller: self.shared.caller.clone(),
+            call,
+            id: id.clone(),
+            headers: Vec::new(),
+            gone,
+            say,
         };
         let (shared, out, running) = (self.shared.clone(), self.out.clone(), self.running.clone());
         self.calls.spawn(async move {

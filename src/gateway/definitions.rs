@@ -11,9 +11,11 @@ use serde_json::json;
 
 use super::{Attempt, Gateway, RouteError};
 use crate::adapters::store::{Change, Effect};
+use crate::adapters::upstream::mirrored_text;
 use crate::domain::audit::EventKind;
 use crate::domain::clock::Timestamp;
 use crate::domain::digest::Digest;
+use crate::domain::json::Value;
 use crate::domain::tool::{Known, ToolDefinition};
 
 /// How long a list is believed.
@@ -50,6 +52,21 @@ impl KnownTool {
             Self::Unread => Known::Unread,
         }
     }
+
+    /// The first `mcp-param-*` header that does not say what its argument says (MCP 2026-07-28, Streamable HTTP). One
+    /// that the tool's schema does not name mirrors nothing.
+    pub(super) fn disagreeing(&self, headers: &[(String, String)], arguments: &Value) -> Option<String> {
+        let Self::Offered(definition, _) = self else { return None };
+        let mut mirrors = headers.iter().filter_map(|(name, value)| Some((name, name.strip_prefix("mcp-param-")?, value)));
+        mirrors
+            .find(|(_, short, value)| {
+                let mirrored = |property: &Value| property.as_object()?.get("x-mcp-header")?.as_str().map(str::to_lowercase);
+                let named = definition.properties().find(|(_, property)| mirrored(property).as_deref() == Some(*short));
+                let argument = named.map(|(name, _)| arguments.as_object().and_then(|all| all.get(name)).map(Value::plain));
+                argument.is_some_and(|argument| argument != mirrored_text(value))
+            })
+            .map(|(name, ..)| name.clone())
+    }
 }
 
 impl Gateway {
@@ -57,10 +74,13 @@ impl Gateway {
         let server = &attempt.server.name;
         let current = |since: Option<Timestamp>| {
             let lists = self.definitions.lists.lock().unwrap_or_else(PoisonError::into_inner);
-            lists.get(server).filter(|listed| match since {
-                Some(since) => listed.at >= since,
-                None => self.clock.now().since(listed.at) < if listed.tools.is_some() { BELIEVED } else { LEFT_ALONE },
-            }).cloned()
+            lists
+                .get(server)
+                .filter(|listed| match since {
+                    Some(since) => listed.at >= since,
+                    None => self.clock.now().since(listed.at) < if listed.tools.is_some() { BELIEVED } else { LEFT_ALONE },
+                })
+                .cloned()
         };
         if !fresh && let Some(listed) = current(None) {
             return Ok(listed.tool(&attempt.call.tool));

@@ -32,7 +32,11 @@ impl Gateway {
         let started = self.clock.now();
         let has_token = attempt.call.protocol_meta.get("progressToken").is_some();
         let budget = if has_token { self.settings.budget_with_progress } else { self.settings.budget };
-        let mut progress = tokio::time::interval(self.settings.progress_every);
+        let every = self.settings.progress_every;
+        let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        if has_token && matches!(held.approval, Approval::Pending(_)) {
+            self.say(attempt, Said::Waiting(self.waiting(&held.approval))).await;
+        }
         loop {
             held = self.expired(held).await?;
             match &held.approval {
@@ -90,11 +94,15 @@ impl Gateway {
             };
             let (id, approval) = (request.id.clone(), Approval::open(request));
             let request = approval.request();
-            let data = self.described(attempt, case, json!({
-                "approval": id, "digest": request.digest, "approvers": request.terms.approvers, "quorum": quorum,
-                "decide_by": request.terms.decide_by.to_string(), "channel": self.channel.name(), "title": request.title,
-                "credential": request.credential.as_ref().map(|c| &c.scope), "demands": request.demands,
-            }));
+            let data = self.described(
+                attempt,
+                case,
+                json!({
+                    "approval": id, "digest": request.digest, "approvers": request.terms.approvers, "quorum": quorum,
+                    "decide_by": request.terms.decide_by.to_string(), "channel": self.channel.name(), "title": request.title,
+                    "credential": request.credential.as_ref().map(|c| &c.scope), "demands": request.demands,
+                }),
+            );
             let entry = self.entry(EventKind::Asked, Some(case.key), Some(id), data);
             match self.store.commit(Change::synced(entry, vec![Effect::Open(approval.clone())])).await {
                 Ok(_) => {
@@ -111,12 +119,10 @@ impl Gateway {
     fn request(&self, attempt: &Attempt, case: &Case, quorum: u8) -> Result<Result<Request, Refusal>, RouteError> {
         let (policy, call, caller) = (&case.policy, &attempt.call, &attempt.caller);
         let owner = |name: &String| caller.owner.as_ref() == Some(name) && !policy.ask.owner_may_approve;
-        let approvers: Vec<String> = policy.ask.approvers.iter()
-            .filter(|name| self.approvers.contains(name) && **name != caller.name && !owner(name)).cloned().collect();
+        let approvers: Vec<String> =
+            policy.ask.approvers.iter().filter(|name| self.approvers.contains(name) && **name != caller.name && !owner(name)).cloned().collect();
         if approvers.len() < usize::from(quorum) {
-            let because = format!(
-                "{quorum} must approve this call and {} may: whoever answers for the caller does not count", approvers.len()
-            );
+            let because = format!("{quorum} must approve this call and {} may: whoever answers for the caller does not count", approvers.len());
             return Ok(Err(Refusal::Denied { because }));
         }
         let id = random_hex::<16>()?;
@@ -127,7 +133,9 @@ impl Gateway {
             None => format!("{} on {}", crate::domain::text::visible(&call.tool), attempt.server.name),
         };
         let credential = policy.credential.as_ref().zip(case.binding.scope.clone()).map(|(terms, scope)| CredentialShown {
-            issuer: terms.issuer.clone(), scope, ttl_seconds: terms.ttl.as_secs(),
+            issuer: terms.issuer.clone(),
+            scope,
+            ttl_seconds: terms.ttl.as_secs(),
         });
         let demands = case.judged.demands.iter().filter(|(d, _)| *d == RuleDecision::Approve).map(|(_, why)| why.clone()).collect();
         Ok(Ok(Request {
@@ -149,11 +157,14 @@ impl Gateway {
             environment: show.environment.clone(),
             credential,
             terms: Terms {
-                approvers, quorum, owner_may_approve: policy.ask.owner_may_approve, decide_by: now.plus(policy.ask.decide_by),
+                approvers,
+                quorum,
+                owner_may_approve: policy.ask.owner_may_approve,
+                decide_by: now.plus(policy.ask.decide_by),
                 execute_for_ms: u64::try_from(policy.ask.execute_by.as_millis()).unwrap_or(u64::MAX),
             },
-            stated_reason: call.stated_reason.clone(),
-            stated_prompt: call.stated_prompt.clone(),
+            stated_reason: super::stated(call.stated_reason.as_deref()),
+            stated_prompt: super::stated(call.stated_prompt.as_deref()),
             targets: case.judged.observation.targets.clone(),
             asked_at: now,
         }))

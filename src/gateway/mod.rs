@@ -36,7 +36,7 @@ use crate::domain::digest::Digest;
 use crate::domain::json::canonical;
 use crate::domain::permit::{Grant, Permit};
 use crate::domain::policy::{Judged, Policy, PolicySet};
-use crate::domain::risk::{Band, History};
+use crate::domain::risk::{Band, History, carries_secret};
 use crate::domain::text::shortened;
 use crate::system::random_hex;
 use definitions::Definitions;
@@ -155,6 +155,11 @@ pub enum Refusal {
         /// How.
         outcome: Outcome,
     },
+    /// A header that mirrors an argument does not say what the argument says; it did not run.
+    Header {
+        /// The header.
+        name: String,
+    },
     /// Something that is needed does not work; it did not run.
     Failed {
         /// What, without internals.
@@ -199,7 +204,7 @@ struct Described<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     shadow: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    stated_prompt: Option<&'a str>,
+    stated_prompt: Option<String>,
     #[serde(flatten)]
     more: serde_json::Value,
 }
@@ -207,6 +212,8 @@ struct Described<'a> {
 /// Why a call could not be judged or recorded.
 #[derive(Debug, thiserror::Error)]
 enum RouteError {
+    #[error("the header `{0}` does not say what the body says")]
+    Header(String),
     #[error(transparent)]
     Scope(#[from] crate::domain::policy::TemplateError),
     #[error(transparent)]
@@ -220,8 +227,13 @@ enum RouteError {
 impl Gateway {
     /// A gateway with these parts.
     pub fn new(
-        store: Arc<dyn Store>, clock: Arc<dyn Clock>, channel: Arc<dyn Channel>, issuers: HashMap<String, Arc<dyn Issuer>>,
-        approvers: Vec<String>, settings: Settings, policies: PolicySet,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        channel: Arc<dyn Channel>,
+        issuers: HashMap<String, Arc<dyn Issuer>>,
+        approvers: Vec<String>,
+        settings: Settings,
+        policies: PolicySet,
     ) -> Self {
         let definitions = Definitions::default();
         Self { store, clock, channel, issuers, approvers, settings, policies: RwLock::new(Arc::new(policies)), definitions }
@@ -245,11 +257,11 @@ impl Gateway {
             Ok(Err(error)) => {
                 let tool = shortened(&attempt.call.tool, 80);
                 tracing::error!(%error, server = %attempt.server.name, tool, "a call was refused because it could not be judged or recorded");
-                let why = match error {
-                    RouteError::Scope(error) => error.to_string(),
-                    _ => "the gateway could not record the call".to_owned(),
-                };
-                Refusal::Failed { why, approval: None }
+                match error {
+                    RouteError::Header(name) => Refusal::Header { name },
+                    RouteError::Scope(error) => Refusal::Failed { why: error.to_string(), approval: None },
+                    _ => Refusal::Failed { why: "the gateway could not record the call".to_owned(), approval: None },
+                }
             }
             Err(_panic) => {
                 tracing::error!("a call ended in a panic; what it left open is settled");
@@ -292,6 +304,9 @@ impl Gateway {
         let (call, server) = (&attempt.call, &attempt.server);
         let policy = self.policies().for_tool(&server.name, &call.tool);
         let known = self.known_tool(attempt, fresh).await?;
+        if let Some(header) = known.disagreeing(&attempt.headers, &call.arguments) {
+            return Err(RouteError::Header(header));
+        }
         let targets = policy.lookups(call);
         let seen = match targets.as_slice() {
             [] => Default::default(),
@@ -328,7 +343,7 @@ impl Gateway {
             findings: assessment.findings.iter().map(|f| json!({"signal": f.signal, "pointer": f.pointer, "points": f.points})).collect(),
             policy: case.policy.digest,
             shadow: self.settings.enforcement == Enforcement::Shadow,
-            stated_prompt: attempt.call.stated_prompt.as_deref(),
+            stated_prompt: stated(attempt.call.stated_prompt.as_deref()),
             more,
         };
         // Nothing in it can fail to be written as JSON: no map has keys that are not text.
@@ -372,6 +387,11 @@ impl Gateway {
             left: request.terms.decide_by.since(self.clock.now()),
         }
     }
+}
+
+/// What an agent or client says of itself, for records and approvers: not if it carries a secret.
+fn stated(text: Option<&str>) -> Option<String> {
+    text.map(|text| if carries_secret(text) { "(withheld: it carries a secret)".to_owned() } else { text.to_owned() })
 }
 
 impl Attempt {

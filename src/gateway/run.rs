@@ -73,7 +73,12 @@ impl Gateway {
 
     /// Runs a call whose approval was just used up.
     pub(super) async fn run_approved(
-        &self, attempt: &Attempt, case: &Case, permit: Permit, held: Versioned, reviewers: Vec<String>,
+        &self,
+        attempt: &Attempt,
+        case: &Case,
+        permit: Permit,
+        held: Versioned,
+        reviewers: Vec<String>,
     ) -> Result<(), RouteError> {
         let request = held.approval.request().clone();
         let (call, id) = (permit.call(), request.id.clone());
@@ -111,7 +116,11 @@ impl Gateway {
 
     /// Records how a held call ended, with its answer, before anybody is told.
     async fn settle(
-        &self, attempt: &Attempt, held: &Versioned, end: &Result<Last, InvokeError>, minted: Option<&Minted>,
+        &self,
+        attempt: &Attempt,
+        held: &Versioned,
+        end: &Result<Last, InvokeError>,
+        minted: Option<&Minted>,
     ) -> Result<(Versioned, Outcome, Said), RouteError> {
         let Approval::Dispatched(stage) = held.approval.clone() else { return Err(StoreError::Corrupt("not dispatched".into()).into()) };
         let request = stage.request.clone();
@@ -170,14 +179,29 @@ impl Gateway {
         let (call, now) = (permit.call(), self.clock.now());
         let lease = random_hex::<16>().map_err(|e| failed(&e))?;
         let order = Order {
-            lease: lease.clone(), audience: attempt.server.audience.clone(), caller: attempt.caller.clone(), scope: scope.clone(),
-            ttl: terms.ttl, subject: subject.to_owned(), server: attempt.server.name.clone(), tool: attempt.call.tool.clone(),
-            arguments: attempt.call.arguments_digest(), approvers: reviewers.to_vec(), now,
+            lease: lease.clone(),
+            audience: attempt.server.audience.clone(),
+            caller: attempt.caller.clone(),
+            scope: scope.clone(),
+            ttl: terms.ttl,
+            subject: subject.to_owned(),
+            server: attempt.server.name.clone(),
+            tool: attempt.call.tool.clone(),
+            arguments: attempt.call.arguments_digest(),
+            approvers: reviewers.to_vec(),
+            now,
         };
         let journal = Lease {
-            id: lease.clone(), issuer: terms.issuer.clone(), subject: subject.to_owned(), call,
-            instance: self.settings.instance.clone(), audience: order.audience.clone(), scope: scope.clone(),
-            state: LeaseState::Intended, created_at: now, expires_at: now.plus(terms.ttl),
+            id: lease.clone(),
+            issuer: terms.issuer.clone(),
+            subject: subject.to_owned(),
+            call,
+            instance: self.settings.instance.clone(),
+            audience: order.audience.clone(),
+            scope: scope.clone(),
+            state: LeaseState::Intended,
+            created_at: now,
+            expires_at: now.plus(terms.ttl),
         };
         let data = json!({"lease": lease, "issuer": terms.issuer, "scope": scope, "ttl_seconds": terms.ttl.as_secs()}).to_string();
         let entry = self.entry(EventKind::MintIntended, Some(call), Some(subject.to_owned()), data.clone());

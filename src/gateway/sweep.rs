@@ -79,8 +79,10 @@ impl Gateway {
         };
         for held in held {
             let request = held.approval.request();
-            let same = request.caller == attempt.caller && request.tool == attempt.call.tool
-                && request.binding.server == attempt.server.name && request.arguments_digest == attempt.call.arguments_digest();
+            let same = request.caller == attempt.caller
+                && request.tool == attempt.call.tool
+                && request.binding.server == attempt.server.name
+                && request.arguments_digest == attempt.call.arguments_digest();
             if same && let Err(error) = self.settle_abandoned(held, "the gateway failed while the call ran").await {
                 tracing::error!(%error, "an abandoned call could not be settled");
             }

@@ -44,8 +44,14 @@ impl Trust {
     pub(super) async fn check(&self, token: &str, tool: &str, arguments: &Value, scope: &str) -> Result<String, String> {
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(Duration::from_secs(10)).build();
         let client = client.map_err(|e| e.to_string())?;
-        let keys: JwkSet = client.get(format!("{}/.well-known/jwks.json", self.issuer)).send().await
-            .map_err(|e| format!("the issuer's keys cannot be had: {e}"))?.json().await.map_err(|e| e.to_string())?;
+        let keys: JwkSet = client
+            .get(format!("{}/.well-known/jwks.json", self.issuer))
+            .send()
+            .await
+            .map_err(|e| format!("the issuer's keys cannot be had: {e}"))?
+            .json()
+            .await
+            .map_err(|e| e.to_string())?;
         let kid = jsonwebtoken::decode_header(token).ok().and_then(|h| h.kid).ok_or("the credential is no token with a key id")?;
         let key = keys.find(&kid).ok_or("the credential's key is not the issuer's")?;
         let key = DecodingKey::from_jwk(key).map_err(|e| e.to_string())?;

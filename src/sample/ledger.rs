@@ -34,30 +34,61 @@ pub enum LedgerError {
     Serve(String),
 }
 
+/// A tool, as in [`TOOLS`].
+pub(super) type Described = (&'static str, &'static str, bool, &'static [(&'static str, &'static str, &'static str)]);
+
 /// The tools: name, description, whether it is dangerous, arguments as `(name, type, what)`; a `?` makes one optional.
-pub(super) const TOOLS: [(&str, &str, bool, &[(&str, &str, &str)]); 8] = [
+pub(super) const TOOLS: [Described; 8] = [
     ("list_accounts", "Lists all accounts with their balances.", false, &[]),
     ("get_account", "Shows one account.", false, &[("account", "string", "account id")]),
-    ("list_payments", "Lists the payments of an account.", false, &[("account", "string", "account id"), ("limit?", "integer", "most payments to list")]),
-    ("transfer", "Moves money from an account to a recipient.", true, &[
-        ("account", "string", "account to pay from"), ("to", "string", "recipient"), ("amount", "number", "how much"),
-        ("currency", "string", "EUR"), ("comment?", "string", "for the statement"),
-    ]),
-    ("refund_payment", "Pays a payment back, whole or in part.", true, &[
-        ("payment_id", "string", "the payment"), ("amount", "number", "how much"), ("currency", "string", "EUR"),
-        ("iban", "string", "where the money goes"), ("comment?", "string", "for the statement"),
-    ]),
+    (
+        "list_payments",
+        "Lists the payments of an account.",
+        false,
+        &[("account", "string", "account id"), ("limit?", "integer", "most payments to list")],
+    ),
+    (
+        "transfer",
+        "Moves money from an account to a recipient.",
+        true,
+        &[
+            ("account", "string", "account to pay from"),
+            ("to", "string", "recipient"),
+            ("amount", "number", "how much"),
+            ("currency", "string", "EUR"),
+            ("comment?", "string", "for the statement"),
+        ],
+    ),
+    (
+        "refund_payment",
+        "Pays a payment back, whole or in part.",
+        true,
+        &[
+            ("payment_id", "string", "the payment"),
+            ("amount", "number", "how much"),
+            ("currency", "string", "EUR"),
+            ("iban", "string", "where the money goes"),
+            ("comment?", "string", "for the statement"),
+        ],
+    ),
     ("close_account", "Closes an account for good.", true, &[("account", "string", "account id"), ("force?", "boolean", "even if money is left")]),
-    ("export_payments", "Sends all payments of an account to an address.", true, &[
-        ("account", "string", "account id"), ("url", "string", "where they are sent"),
-    ]),
+    (
+        "export_payments",
+        "Sends all payments of an account to an address.",
+        true,
+        &[("account", "string", "account id"), ("url", "string", "where they are sent")],
+    ),
     ("run_sql", "Runs SQL on the ledger's database.", true, &[("query", "string", "the statement")]),
 ];
 
 impl Ledger {
     pub(super) async fn open(options: LedgerOptions) -> Result<Self, LedgerError> {
-        let connect = SqliteConnectOptions::new().filename(&options.database).create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal).busy_timeout(std::time::Duration::from_secs(10)).disable_statement_logging();
+        let connect = SqliteConnectOptions::new()
+            .filename(&options.database)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(std::time::Duration::from_secs(10))
+            .disable_statement_logging();
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(connect).await?;
         sqlx::raw_sql(SCHEMA).execute(&pool).await?;
         Ok(Self { pool, options })
@@ -75,7 +106,12 @@ impl Ledger {
         };
         let text = Value::Object(arguments.clone()).to_string();
         let recorded = sqlx::query("INSERT INTO received (tool, arguments, credential, outcome) VALUES (?,?,?,?)")
-            .bind(tool).bind(text).bind(credential).bind(said).execute(&self.pool).await;
+            .bind(tool)
+            .bind(text)
+            .bind(credential)
+            .bind(said)
+            .execute(&self.pool)
+            .await;
         recorded.map_err(failed)?;
         outcome
     }
@@ -109,7 +145,10 @@ impl Ledger {
         match tool {
             "list_accounts" => self.rows("SELECT id, owner, cents / 100.0 AS balance, open FROM accounts ORDER BY id", &[]).await,
             "get_account" => self.rows("SELECT id, owner, cents / 100.0 AS balance, open FROM accounts WHERE id = ?", &[text("account")?]).await,
-            "list_payments" => self.rows("SELECT id, target, cents / 100.0 AS amount, kind, comment FROM payments WHERE source = ? ORDER BY id", &[text("account")?]).await,
+            "list_payments" => {
+                self.rows("SELECT id, target, cents / 100.0 AS amount, kind, comment FROM payments WHERE source = ? ORDER BY id", &[text("account")?])
+                    .await
+            }
             "transfer" => {
                 let cents = cents(arguments)?;
                 self.pay(text("account")?, text("to")?, cents, "transfer", arguments).await
@@ -117,7 +156,11 @@ impl Ledger {
             "refund_payment" => {
                 let cents = cents(arguments)?;
                 let payment = text("payment_id")?;
-                let found: Option<(String, i64)> = sqlx::query_as("SELECT source, cents FROM payments WHERE id = ?").bind(payment).fetch_optional(&self.pool).await.map_err(failed)?;
+                let found: Option<(String, i64)> = sqlx::query_as("SELECT source, cents FROM payments WHERE id = ?")
+                    .bind(payment)
+                    .fetch_optional(&self.pool)
+                    .await
+                    .map_err(failed)?;
                 let (source, paid) = found.ok_or(format!("there is no payment `{payment}`"))?;
                 if cents > paid {
                     return Err(format!("payment `{payment}` was only {}.{:02}", paid / 100, paid % 100));
@@ -127,12 +170,20 @@ impl Ledger {
             "close_account" => {
                 let force = arguments.get("force").and_then(Value::as_bool).unwrap_or(false);
                 let closed = sqlx::query("UPDATE accounts SET open = 0 WHERE id = ? AND open = 1 AND (cents = 0 OR ?)")
-                    .bind(text("account")?).bind(force).execute(&self.pool).await.map_err(failed)?;
+                    .bind(text("account")?)
+                    .bind(force)
+                    .execute(&self.pool)
+                    .await
+                    .map_err(failed)?;
                 if closed.rows_affected() == 0 { Err("not closed: not open, or money is left".into()) } else { Ok("closed".into()) }
             }
             // Nothing leaves this machine: a ledger to try things with only says what it would have sent.
             "export_payments" => {
-                let count: i64 = sqlx::query_scalar("SELECT count(*) FROM payments WHERE source = ?").bind(text("account")?).fetch_one(&self.pool).await.map_err(failed)?;
+                let count: i64 = sqlx::query_scalar("SELECT count(*) FROM payments WHERE source = ?")
+                    .bind(text("account")?)
+                    .fetch_one(&self.pool)
+                    .await
+                    .map_err(failed)?;
                 Ok(format!("{count} payments sent to {}", text("url")?))
             }
             "run_sql" => self.rows(text("query")?, &[]).await,
@@ -143,15 +194,28 @@ impl Ledger {
     async fn pay(&self, source: &str, target: &str, cents: i64, kind: &str, arguments: &Map<String, Value>) -> Result<String, String> {
         let mut work = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         let taken = sqlx::query("UPDATE accounts SET cents = cents - ? WHERE id = ? AND open = 1 AND cents >= ?")
-            .bind(cents).bind(source).bind(cents).execute(&mut *work).await.map_err(failed)?;
+            .bind(cents)
+            .bind(source)
+            .bind(cents)
+            .execute(&mut *work)
+            .await
+            .map_err(failed)?;
         if taken.rows_affected() == 0 {
             return Err(format!("account `{source}` is not open or has not enough money"));
         }
         let number: i64 = sqlx::query_scalar("SELECT count(*) + 1 FROM payments").fetch_one(&mut *work).await.map_err(failed)?;
         let id = format!("pay-{number}");
         let comment = arguments.get("comment").and_then(Value::as_str);
-        sqlx::query("INSERT INTO payments VALUES (?,?,?,?,?,?)").bind(&id).bind(source).bind(target).bind(cents).bind(kind).bind(comment)
-            .execute(&mut *work).await.map_err(failed)?;
+        sqlx::query("INSERT INTO payments VALUES (?,?,?,?,?,?)")
+            .bind(&id)
+            .bind(source)
+            .bind(target)
+            .bind(cents)
+            .bind(kind)
+            .bind(comment)
+            .execute(&mut *work)
+            .await
+            .map_err(failed)?;
         work.commit().await.map_err(failed)?;
         Ok(format!("{kind} {id}: {}.{:02} EUR from {source} to {target}", cents / 100, cents % 100))
     }

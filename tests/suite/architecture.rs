@@ -5,10 +5,28 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. A file belongs to the longest prefix that fits.
 const RANKS: [(&str, u32); 22] = [
-    ("domain/clock", 0), ("domain/digest", 0), ("domain/text", 0), ("domain/json", 1), ("domain/tool", 2), ("domain/call", 2), ("domain/risk", 3),
-    ("domain/policy", 4), ("domain/decision", 5), ("domain/approval", 6), ("domain/audit", 7), ("domain/permit", 8), ("system", 10),
-    ("adapters/channel", 20), ("adapters/credential", 20), ("adapters/store", 20), ("adapters/upstream", 20), ("gateway", 30),
-    ("downstream", 40), ("app", 50), ("sample", 55), ("cli", 60),
+    ("domain/clock", 0),
+    ("domain/digest", 0),
+    ("domain/text", 0),
+    ("domain/json", 1),
+    ("domain/tool", 2),
+    ("domain/call", 2),
+    ("domain/risk", 3),
+    ("domain/policy", 4),
+    ("domain/decision", 5),
+    ("domain/approval", 6),
+    ("domain/audit", 7),
+    ("domain/permit", 8),
+    ("system", 10),
+    ("adapters/channel", 20),
+    ("adapters/credential", 20),
+    ("adapters/store", 20),
+    ("adapters/upstream", 20),
+    ("gateway", 30),
+    ("downstream", 40),
+    ("app", 50),
+    ("sample", 55),
+    ("cli", 60),
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {

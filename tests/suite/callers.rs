@@ -59,7 +59,11 @@ async fn only_good_tokens_of_known_subjects_get_in() {
     let world = world(&format!("{{ file = \"{}\" }}", file.display())).await;
     let changed = |name: &str, value: Value| {
         let mut claims = claims();
-        if value.is_null() { claims.as_object_mut().unwrap().remove(name) } else { claims.as_object_mut().unwrap().insert(name.into(), value) };
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name)
+        } else {
+            claims.as_object_mut().unwrap().insert(name.into(), value)
+        };
         idp.sign(&claims)
     };
     let none = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none","kid":"k1"}"#), URL_SAFE_NO_PAD.encode(claims().to_string()));
@@ -70,13 +74,23 @@ async fn only_good_tokens_of_known_subjects_get_in() {
     crit_header.push('.');
     let crit = format!("{crit_header}{}", idp.sign(&claims()).split_once('.').unwrap().1);
     let bad = [
-        ("no token", String::new(), 401), ("garbage", "abc".into(), 401), ("alg none", none, 401), ("hmac with the public key", hmac, 401),
-        ("another key", stranger.sign(&claims()), 401), ("kid with a path", path, 401), ("crit", crit, 401),
-        ("wrong audience", changed("aud", json!("https://other.example")), 401), ("no audience", changed("aud", Value::Null), 401),
+        ("no token", String::new(), 401),
+        ("garbage", "abc".into(), 401),
+        ("alg none", none, 401),
+        ("hmac with the public key", hmac, 401),
+        ("another key", stranger.sign(&claims()), 401),
+        ("kid with a path", path, 401),
+        ("crit", crit, 401),
+        ("wrong audience", changed("aud", json!("https://other.example")), 401),
+        ("no audience", changed("aud", Value::Null), 401),
         ("audience with a slash", changed("aud", json!("https://gateway.example/mcp/ledger/")), 401),
-        ("wrong issuer", changed("iss", json!("https://evil.example")), 401), ("no issuer", changed("iss", Value::Null), 401),
-        ("no subject", changed("sub", Value::Null), 401), ("expired", changed("exp", json!(now() - 60)), 401), ("no expiry", changed("exp", Value::Null), 401),
-        ("not yet", changed("nbf", json!(now() + 600)), 401), ("lives a day", changed("exp", json!(now() + 86_400)), 401),
+        ("wrong issuer", changed("iss", json!("https://evil.example")), 401),
+        ("no issuer", changed("iss", Value::Null), 401),
+        ("no subject", changed("sub", Value::Null), 401),
+        ("expired", changed("exp", json!(now() - 60)), 401),
+        ("no expiry", changed("exp", Value::Null), 401),
+        ("not yet", changed("nbf", json!(now() + 600)), 401),
+        ("lives a day", changed("exp", json!(now() + 86_400)), 401),
         ("unmapped subject", changed("sub", json!("spiffe://example.org/agent/unknown")), 403),
     ];
     for (what, token, status) in bad {

@@ -10,8 +10,14 @@ use crate::support::{Scratch, Settings, World, countersign, refund};
 
 fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let scratch = Scratch::new();
-    let output = Command::new(countersign()).args(arguments).current_dir(&scratch.0).env("XDG_STATE_HOME", &scratch.0).env("USER", "olga")
-        .stdin(Stdio::null()).output().unwrap();
+    let output = Command::new(countersign())
+        .args(arguments)
+        .current_dir(&scratch.0)
+        .env("XDG_STATE_HOME", &scratch.0)
+        .env("USER", "olga")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
 }
 
@@ -30,8 +36,21 @@ fn the_demo_comes_out_as_told() {
 #[test]
 fn every_verb_has_help_with_an_example() {
     for verb in [
-        "demo", "wrap", "serve", "policy check", "policy test", "policy explain", "policy pin", "approvals list", "approvals show", "approvals approve",
-        "approvals deny", "approvals watch", "approvals login", "audit verify", "audit show",
+        "demo",
+        "wrap",
+        "serve",
+        "policy check",
+        "policy test",
+        "policy explain",
+        "policy pin",
+        "approvals list",
+        "approvals show",
+        "approvals approve",
+        "approvals deny",
+        "approvals watch",
+        "approvals login",
+        "audit verify",
+        "audit show",
     ] {
         let words: Vec<&str> = verb.split(' ').chain(["--help"]).collect();
         let (code, text) = run(&words);
@@ -97,7 +116,15 @@ fn policies_are_checked_tested_and_explained() {
     assert!(code == Some(0) && text.contains(" 0 do not"), "{text}");
     let (code, text) = run(&["--config", &config, "policy", "check"]);
     assert!(code == Some(0) && text.contains("ledger/refund_payment"), "{text}");
-    let explain = ["--config", &config, "policy", "explain", "ledger/refund_payment", "--arguments", "{\"payment_id\":\"pay-1\",\"amount\":250,\"currency\":\"EUR\",\"iban\":\"DE1\"}"];
+    let explain = [
+        "--config",
+        &config,
+        "policy",
+        "explain",
+        "ledger/refund_payment",
+        "--arguments",
+        "{\"payment_id\":\"pay-1\",\"amount\":250,\"currency\":\"EUR\",\"iban\":\"DE1\"}",
+    ];
     let (code, text) = run(&explain);
     assert!(code == Some(5) && text.contains("amount over limit") && text.contains("`refund:pay-1`"), "{text}");
 }

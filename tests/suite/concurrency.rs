@@ -29,8 +29,14 @@ async fn two_hundred_callers_with_held_and_allowed_calls_get_their_own_answers()
     let deciding = tokio::task::spawn_blocking(move || {
         for id in ids {
             let arguments = ["approvals", "approve", &id, "--as", "anna", "--yes"];
-            let status = std::process::Command::new(crate::support::countersign()).arg("--config").arg(&config).args(arguments)
-                .stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status().unwrap();
+            let status = std::process::Command::new(crate::support::countersign())
+                .arg("--config")
+                .arg(&config)
+                .args(arguments)
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .status()
+                .unwrap();
             assert!(status.success());
         }
     });

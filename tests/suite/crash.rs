@@ -20,7 +20,8 @@ async fn kill_at(world: &mut World, kind: &'static str) {
     let mut connection = options.connect().await.unwrap();
     let until = Instant::now() + Duration::from_secs(20);
     while Instant::now() < until {
-        let found: Option<i64> = sqlx::query_scalar("SELECT seq FROM audit WHERE kind = ? LIMIT 1").bind(kind).fetch_optional(&mut connection).await.unwrap();
+        let found: Option<i64> =
+            sqlx::query_scalar("SELECT seq FROM audit WHERE kind = ? LIMIT 1").bind(kind).fetch_optional(&mut connection).await.unwrap();
         if found.is_some() {
             break;
         }
@@ -114,7 +115,8 @@ async fn silent() -> (String, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
             std::future::pending::<()>().await;
         }
         let tools = json!([{"name": "wait", "inputSchema": {"type": "object"}}]);
-        ([("content-type", "application/json")], json!({"jsonrpc": "2.0", "id": message["id"], "result": {"tools": tools}}).to_string()).into_response()
+        ([("content-type", "application/json")], json!({"jsonrpc": "2.0", "id": message["id"], "result": {"tools": tools}}).to_string())
+            .into_response()
     }
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -153,7 +155,11 @@ async fn a_call_that_was_out_when_the_gateway_died_is_unknown_and_never_run_agai
 async fn an_allowed_call_that_was_out_when_the_gateway_died_is_recorded_as_unknown() {
     let (url, _) = silent().await;
     let policy = "server = \"silent\"\ntool = \"wait\"\neffect = \"read\"\n".to_owned();
-    let settings = Settings { more: format!("[upstream.silent]\nurl = \"{url}\"\n"), policies: vec![("../silent/wait.toml", policy + "[approval]\ntwo-from = \"never\"\n")], ..Settings::default() };
+    let settings = Settings {
+        more: format!("[upstream.silent]\nurl = \"{url}\"\n"),
+        policies: vec![("../silent/wait.toml", policy + "[approval]\ntwo-from = \"never\"\n")],
+        ..Settings::default()
+    };
     let mut world = World::with(settings).await;
     let client = Client::new(&format!("{}/mcp/silent", world.address));
     let calling = tokio::spawn(async move { client.try_call("wait", json!({})).await });

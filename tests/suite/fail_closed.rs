@@ -36,7 +36,9 @@ async fn no_policy_file_asks_a_person() {
 async fn an_argument_that_its_parser_cannot_read_is_held() {
     let world = World::with(short()).await;
     for amount in [json!("a lot"), json!([80]), json!({"value": 80}), json!(null), json!("8e1 EUR")] {
-        let reply = Client::new(&world.mcp()).call("refund_payment", json!({"payment_id": "pay-1", "amount": amount, "currency": "EUR", "iban": "DE1"})).await;
+        let reply = Client::new(&world.mcp())
+            .call("refund_payment", json!({"payment_id": "pay-1", "amount": amount, "currency": "EUR", "iban": "DE1"}))
+            .await;
         assert_eq!(reply.state(), "pending", "{amount}: {}", reply.text);
     }
     nothing_ran(&world, "refund_payment").await;
@@ -75,7 +77,8 @@ async fn a_locked_store_runs_nothing_and_hangs_nothing() {
 
 #[tokio::test]
 async fn nobody_decides_and_it_expires() {
-    let policy = "server = \"ledger\"\ntool = \"refund_payment\"\neffect = \"pay\"\ndefault = \"approve\"\n[approval]\ndecide-by = \"2s\"\n".to_owned();
+    let policy =
+        "server = \"ledger\"\ntool = \"refund_payment\"\neffect = \"pay\"\ndefault = \"approve\"\n[approval]\ndecide-by = \"2s\"\n".to_owned();
     let world = World::with(Settings { policies: vec![("refund_payment.toml", policy)], ..Settings::default() }).await;
     let reply = Client::new(&world.mcp()).call("refund_payment", refund(8000)).await;
     assert!(reply.is_error() && reply.said().contains("nobody decided in time"), "{}", reply.text);
@@ -86,7 +89,8 @@ async fn nobody_decides_and_it_expires() {
 
 #[tokio::test]
 async fn an_approval_that_is_not_used_in_time_expires() {
-    let policy = "server = \"ledger\"\ntool = \"refund_payment\"\neffect = \"pay\"\ndefault = \"approve\"\n[approval]\nexecute-by = \"1s\"\n".to_owned();
+    let policy =
+        "server = \"ledger\"\ntool = \"refund_payment\"\neffect = \"pay\"\ndefault = \"approve\"\n[approval]\nexecute-by = \"1s\"\n".to_owned();
     let world = World::with(Settings { policies: vec![("refund_payment.toml", policy)], ..short() }).await;
     let client = Client::new(&world.mcp());
     assert_eq!(client.call("refund_payment", refund(8000)).await.state(), "pending");
@@ -102,7 +106,8 @@ async fn an_approval_that_is_not_used_in_time_expires() {
 
 #[tokio::test]
 async fn a_verdict_after_the_time_does_not_count() {
-    let policy = "server = \"ledger\"\ntool = \"refund_payment\"\neffect = \"pay\"\ndefault = \"approve\"\n[approval]\ndecide-by = \"1s\"\n".to_owned();
+    let policy =
+        "server = \"ledger\"\ntool = \"refund_payment\"\neffect = \"pay\"\ndefault = \"approve\"\n[approval]\ndecide-by = \"1s\"\n".to_owned();
     let world = World::with(Settings { policies: vec![("refund_payment.toml", policy)], ..Settings::default() }).await;
     let client = Client::new(&world.mcp());
     let late = async {

@@ -116,7 +116,12 @@ async fn foreign_hosts_and_origins_are_refused() {
 async fn what_is_sent_is_the_canonical_form_of_what_was_judged() {
     let world = World::new().await;
     let client = Client::new(&world.mcp());
-    let call = world_call(&client, &world, "{ \"currency\":\"EUR\", \"amount\": 8.0e1, \"payment_id\":\"pay\\u002d1\", \"iban\":\"DE02120300000000202051\" }").await;
+    let call = world_call(
+        &client,
+        &world,
+        "{ \"currency\":\"EUR\", \"amount\": 8.0e1, \"payment_id\":\"pay\\u002d1\", \"iban\":\"DE02120300000000202051\" }",
+    )
+    .await;
     assert!(!call.0, "{}", call.1);
     let (_, arguments, _) = world.received().await.remove(0);
     assert_eq!(arguments, json!({"amount": 80, "currency": "EUR", "iban": "DE02120300000000202051", "payment_id": "pay-1"}));
@@ -126,7 +131,9 @@ async fn what_is_sent_is_the_canonical_form_of_what_was_judged() {
 /// A refund with these arguments as they stand, approved.
 async fn world_call(client: &Client, world: &World, arguments: &str) -> (bool, String) {
     let meta = "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientCapabilities\":{}}";
-    let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{{meta},\"name\":\"refund_payment\",\"arguments\":{arguments}}}}}");
+    let body = format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{{meta},\"name\":\"refund_payment\",\"arguments\":{arguments}}}}}"
+    );
     let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "refund_payment")];
     let approve = async { world.approve(&world.one_waiting().await) };
     let (reply, ()) = tokio::join!(client.send(body, &headers), approve);

@@ -139,7 +139,8 @@ async fn two_must_approve_what_is_critical_and_the_owner_is_none_of_them() {
         assert_eq!(world.received_of("refund_payment").await, 0, "one is not enough");
         assert_eq!(world.decide("approve", id, "bert").0, 0);
     };
-    let (reply, ()) = tokio::join!(client.call("refund_payment", json!({"payment_id": "pay-2", "amount": 250, "currency": "EUR", "iban": "DE1"})), decide);
+    let (reply, ()) =
+        tokio::join!(client.call("refund_payment", json!({"payment_id": "pay-2", "amount": 250, "currency": "EUR", "iban": "DE1"})), decide);
     assert!(reply.said().contains("250.00"), "{}", reply.text);
     world.check().await;
 }
@@ -148,7 +149,8 @@ async fn two_must_approve_what_is_critical_and_the_owner_is_none_of_them() {
 async fn an_owner_among_too_few_approvers_means_that_nobody_can_approve() {
     // bert answers for the caller, and both anna and bert would be needed.
     let world = World::with(Settings { owner: "bert", ..Settings::default() }).await;
-    let reply = Client::new(&world.mcp()).call("refund_payment", json!({"payment_id": "pay-2", "amount": 250, "currency": "EUR", "iban": "DE1"})).await;
+    let reply =
+        Client::new(&world.mcp()).call("refund_payment", json!({"payment_id": "pay-2", "amount": 250, "currency": "EUR", "iban": "DE1"})).await;
     assert!(reply.is_error() && reply.said().contains("2 must approve"), "{}", reply.text);
     assert!(world.waiting().is_empty());
     world.check().await;

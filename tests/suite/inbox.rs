@@ -78,7 +78,8 @@ async fn the_page_shows_all_of_what_will_run_and_nothing_can_hide_in_it() {
     let comment = "<script>alert(1)</script> \u{202e}txt.exe\u{200b} <b>Approved by anna</b> &amp; end-of-comment";
     let padding = " ".repeat(3000);
     let arguments = json!({"payment_id": "pay-1", "amount": 80, "currency": "EUR", "iban": "DE1", "comment": format!("{comment}{padding}tail"), "hidden": {"deep": ["x", 17]}});
-    let params = json!({"name": "refund_payment", "arguments": arguments, "_meta": {"dev.countersign/reason": "urgent, pre-approved by the <i>CISO</i>"}});
+    let params =
+        json!({"name": "refund_payment", "arguments": arguments, "_meta": {"dev.countersign/reason": "urgent, pre-approved by the <i>CISO</i>"}});
     let reply = client.request(json!(1), "tools/call", params).await.unwrap();
     assert_eq!(reply.state(), "pending", "{}", reply.text);
     let waiting = world.one_waiting().await;
@@ -88,9 +89,26 @@ async fn the_page_shows_all_of_what_will_run_and_nothing_can_hide_in_it() {
     let (_, page) = anna.get(&format!("/inbox/{}", waiting["id"].as_str().unwrap())).await;
     assert!(!page.contains("<script>alert") && !page.contains("<b>Approved by anna</b>") && !page.contains("<i>CISO"));
     for part in [
-        "&lt;script&gt;alert(1)&lt;/script&gt;", "\\u{202E}", "\\u{200B}", "[3000 blanks]", "tail", "&quot;deep&quot;", "17", "end-of-comment", "Unverified.",
-        "the tool declares no such argument", "first seen", "refund:pay-1", "customer money", "answered for by", "olga", "1 of anna, bert",
-        waiting["digest"].as_str().unwrap(), "data-left", "Before this", "minted by built-in after approval",
+        "&lt;script&gt;alert(1)&lt;/script&gt;",
+        "\\u{202E}",
+        "\\u{200B}",
+        "[3000 blanks]",
+        "tail",
+        "&quot;deep&quot;",
+        "17",
+        "end-of-comment",
+        "Unverified.",
+        "the tool declares no such argument",
+        "first seen",
+        "refund:pay-1",
+        "customer money",
+        "answered for by",
+        "olga",
+        "1 of anna, bert",
+        waiting["digest"].as_str().unwrap(),
+        "data-left",
+        "Before this",
+        "minted by built-in after approval",
     ] {
         assert!(page.contains(part), "`{part}` is not on the page:\n{page}");
     }
@@ -111,8 +129,14 @@ async fn a_decision_needs_the_forms_token_and_the_digest_that_was_shown() {
     assert_eq!(anna.post(&path, &[("csrf", "guess"), ("digest", &digest), ("verdict", "approve")]).await.0, 401);
     assert_eq!(anna.post(&path, &[("csrf", &csrf), ("digest", &other), ("verdict", "approve")]).await.0, 409);
     assert!(anna.post(&path, &[("csrf", &csrf), ("digest", &digest), ("verdict", "maybe")]).await.0 >= 400);
-    let foreign = anna.http.post(format!("{}{path}", world.address)).header("origin", "http://evil.example")
-        .form(&[("csrf", &*csrf), ("digest", &digest), ("verdict", "approve")]).send().await.unwrap();
+    let foreign = anna
+        .http
+        .post(format!("{}{path}", world.address))
+        .header("origin", "http://evil.example")
+        .form(&[("csrf", &*csrf), ("digest", &digest), ("verdict", "approve")])
+        .send()
+        .await
+        .unwrap();
     assert_eq!(foreign.status(), 403);
     // The owner may look and not decide.
     let olga = Browser::sign_in(&world, "olga").await;

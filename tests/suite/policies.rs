@@ -20,7 +20,11 @@ fn every_case_of_every_shipped_policy_holds() {
     let sources: Vec<PolicySource> = found.iter().map(source).collect();
     let people = vec!["anna".to_owned(), "bert".to_owned()];
     let defaults = Defaults {
-        mode: DefaultMode::Approve, approvers: people.clone(), owner_may_approve: false, known_approvers: people, known_issuers: vec!["built-in".into()],
+        mode: DefaultMode::Approve,
+        approvers: people.clone(),
+        owner_may_approve: false,
+        known_approvers: people,
+        known_issuers: vec!["built-in".into()],
     };
     let set = PolicySet::compile(&sources, &defaults).unwrap();
     let mut cases = 0;

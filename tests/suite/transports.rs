@@ -71,7 +71,13 @@ impl Wrapped {
         if config.exists() {
             command.arg("--config").arg(config);
         }
-        let output = command.args(arguments).env("XDG_STATE_HOME", self.scratch.0.join("state")).env("USER", "olga").current_dir(&self.scratch.0).output().unwrap();
+        let output = command
+            .args(arguments)
+            .env("XDG_STATE_HOME", self.scratch.0.join("state"))
+            .env("USER", "olga")
+            .current_dir(&self.scratch.0)
+            .output()
+            .unwrap();
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -101,7 +107,9 @@ fn free_port() -> u16 {
 
 /// A configuration whose inbox does not collide with other tests.
 fn wrap_config(port: u16) -> String {
-    format!("[listen]\naddress = \"127.0.0.1:{port}\"\n[policy]\ndefault = \"score\"\n[approver.anna]\n[approver.bert]\n[approver.olga]\n[caller.local]\nowner = \"olga\"\n[credential.built-in]\nkind = \"signed-jwt\"\n")
+    format!(
+        "[listen]\naddress = \"127.0.0.1:{port}\"\n[policy]\ndefault = \"score\"\n[approver.anna]\n[approver.bert]\n[approver.olga]\n[caller.local]\nowner = \"olga\"\n[credential.built-in]\nkind = \"signed-jwt\"\n"
+    )
 }
 
 #[test]
@@ -192,7 +200,11 @@ fn malformed_lines_are_answered_and_the_next_one_is_served() {
     let ledger = ledger_server();
     let mut wrapped = Wrapped::start(scratch, Some(&wrap_config(free_port())), &["--env", &env], &[ledger.to_str().unwrap()]);
     wrapped.initialize();
-    for (line, code) in [("{", -32700), ("[]", -32600), ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"t\",\"name\":\"u\"}}", -32602)] {
+    for (line, code) in [
+        ("{", -32700),
+        ("[]", -32600),
+        ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"t\",\"name\":\"u\"}}", -32602),
+    ] {
         writeln!(wrapped.stdin.as_mut().unwrap(), "{line}").unwrap();
         assert_eq!(wrapped.read()["error"]["code"], code, "{line}");
     }
@@ -250,7 +262,8 @@ async fn both_eras(child: bool) {
     assert_eq!(reply.state(), "denied");
     assert_eq!(reply.answer()["result"]["resultType"], "complete");
     let approve = async { world.approve(&world.one_waiting().await) };
-    let (reply, ()) = tokio::join!(stateless.call("transfer", json!({"account": "acc-1", "to": "acme-ltd", "amount": 5, "currency": "EUR"})), approve);
+    let (reply, ()) =
+        tokio::join!(stateless.call("transfer", json!({"account": "acc-1", "to": "acme-ltd", "amount": 5, "currency": "EUR"})), approve);
     assert!(reply.said().contains("5.00 EUR from acc-1"), "{}", reply.text);
     assert_eq!(world.received_of("refund_payment").await, 1);
     assert_eq!(world.received_of("close_account").await, 0);

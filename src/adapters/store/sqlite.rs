@@ -60,9 +60,7 @@ impl Sqlite {
         let (changed, _) = watch::channel(0);
         let (jobs, queue) = mpsc::channel(4096);
         let unsynced = Arc::new(AtomicBool::new(false));
-        let writer = Writer {
-            quick, synced, instance: instance.to_owned(), changed: changed.clone(), unsynced: unsynced.clone(), head: None,
-        };
+        let writer = Writer { quick, synced, instance: instance.to_owned(), changed: changed.clone(), unsynced: unsynced.clone(), head: None };
         tasks.spawn(writer.run(queue));
         tasks.spawn(look_out(pool.clone(), changed.clone(), unsynced, jobs.downgrade()));
         Ok(Self { jobs, pool, changed })
@@ -96,7 +94,8 @@ async fn prepare(connection: &mut sqlx::SqliteConnection, path: &Path) -> Result
         SCHEMA_VERSION => {}
         newer => {
             return Err(StoreError::Corrupt(format!(
-                "{} has tables of version {newer}, and this program knows {SCHEMA_VERSION}: use a newer countersign", path.display()
+                "{} has tables of version {newer}, and this program knows {SCHEMA_VERSION}: use a newer countersign",
+                path.display()
             )));
         }
     }
@@ -159,10 +158,8 @@ fn record(row: &SqliteRow) -> Result<Record, StoreError> {
     let kind: String = row.get("kind");
     let kind: EventKind = serde_json::from_value(kind.clone().into()).map_err(|_| StoreError::Corrupt(format!("unknown event `{kind}`")))?;
     let call: Option<Vec<u8>> = row.get("call");
-    let entry = Entry {
-        kind, at: Timestamp(row.get("at")), call: call.map(call_digest).transpose()?, subject: row.get("subject"),
-        data: row.get("data"),
-    };
+    let entry =
+        Entry { kind, at: Timestamp(row.get("at")), call: call.map(call_digest).transpose()?, subject: row.get("subject"), data: row.get("data") };
     let (previous, hash) = (digest(row.get("previous"))?, digest(row.get("hash"))?);
     Ok(Record { seq: row.get("seq"), instance: row.get("instance"), entry, previous, hash })
 }
@@ -177,9 +174,16 @@ fn lease(row: &SqliteRow) -> Result<Lease, StoreError> {
         other => return Err(StoreError::Corrupt(format!("unknown lease state `{other}`"))),
     };
     Ok(Lease {
-        id: row.get("id"), issuer: row.get("issuer"), subject: row.get("subject"), call: call_digest(row.get("call"))?,
-        instance: row.get("instance"), audience: row.get("audience"), scope: row.get("scope"), state,
-        created_at: Timestamp(row.get("created_at")), expires_at: Timestamp(row.get("expires_at")),
+        id: row.get("id"),
+        issuer: row.get("issuer"),
+        subject: row.get("subject"),
+        call: call_digest(row.get("call"))?,
+        instance: row.get("instance"),
+        audience: row.get("audience"),
+        scope: row.get("scope"),
+        state,
+        created_at: Timestamp(row.get("created_at")),
+        expires_at: Timestamp(row.get("expires_at")),
     })
 }
 
@@ -212,26 +216,36 @@ impl Store for Sqlite {
             "SELECT body, version FROM approvals WHERE key = ? AND (findable_until > ? OR state IN ('pending','approved','redeemed','dispatched'))
              ORDER BY state IN ('pending','approved','redeemed','dispatched') DESC, asked_at DESC LIMIT 1",
         )
-        .bind(key.digest().bytes().to_vec()).bind(now.0).fetch_optional(&self.pool).await.map_err(unavailable)?;
+        .bind(key.digest().bytes().to_vec())
+        .bind(now.0)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(unavailable)?;
         row.as_ref().map(versioned).transpose()
     }
 
     async fn approvals(&self, which: Which, most: u32) -> Result<Vec<Versioned>, StoreError> {
         let open = "SELECT body, version FROM approvals WHERE state IN ('pending','approved','redeemed','dispatched') ORDER BY asked_at LIMIT ?";
-        let settled = "SELECT body, version FROM approvals WHERE state NOT IN ('pending','approved','redeemed','dispatched') ORDER BY asked_at DESC LIMIT ?";
+        let settled =
+            "SELECT body, version FROM approvals WHERE state NOT IN ('pending','approved','redeemed','dispatched') ORDER BY asked_at DESC LIMIT ?";
         let query = sqlx::query(if which == Which::Open { open } else { settled });
         query.bind(most).fetch_all(&self.pool).await.map_err(unavailable)?.iter().map(versioned).collect()
     }
 
     async fn due(&self, now: Timestamp, most: u32) -> Result<Vec<Versioned>, StoreError> {
         let rows = sqlx::query("SELECT body, version FROM approvals WHERE runs_out <= ? ORDER BY runs_out LIMIT ?")
-            .bind(now.0).bind(most).fetch_all(&self.pool).await;
+            .bind(now.0)
+            .bind(most)
+            .fetch_all(&self.pool)
+            .await;
         rows.map_err(unavailable)?.iter().map(versioned).collect()
     }
 
     async fn held_by(&self, instance: &str) -> Result<Vec<Versioned>, StoreError> {
         let rows = sqlx::query("SELECT body, version FROM approvals WHERE state IN ('redeemed', 'dispatched') AND instance = ?")
-            .bind(instance).fetch_all(&self.pool).await;
+            .bind(instance)
+            .fetch_all(&self.pool)
+            .await;
         rows.map_err(unavailable)?.iter().map(versioned).collect()
     }
 
@@ -244,8 +258,13 @@ impl Store for Sqlite {
         let mut seen = BTreeSet::new();
         for target in targets {
             let found = sqlx::query("SELECT 1 FROM targets WHERE server = ? AND caller = ? AND kind = ? AND value = ?")
-                .bind(server).bind(caller).bind(target.kind.as_str()).bind(target.value.as_str())
-                .fetch_optional(&self.pool).await.map_err(unavailable)?;
+                .bind(server)
+                .bind(caller)
+                .bind(target.kind.as_str())
+                .bind(target.value.as_str())
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(unavailable)?;
             if found.is_some() {
                 seen.insert(target.clone());
             }
@@ -265,7 +284,11 @@ impl Store for Sqlite {
 
     async fn open_leases(&self, instance: Option<&str>) -> Result<Vec<Lease>, StoreError> {
         let rows = sqlx::query("SELECT * FROM leases WHERE state IN ('intended', 'minted') AND (? IS NULL OR instance = ?) ORDER BY created_at")
-            .bind(instance).bind(instance).fetch_all(&self.pool).await.map_err(unavailable)?;
+            .bind(instance)
+            .bind(instance)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(unavailable)?;
         rows.iter().map(lease).collect()
     }
 
@@ -276,7 +299,10 @@ impl Store for Sqlite {
              AND a.seq > coalesce((SELECT max(seq) FROM audit WHERE instance = ?1 AND kind = 'started'), 0)
              AND NOT EXISTS (SELECT 1 FROM audit t WHERE t.subject = a.subject AND t.kind IN ('completed', 'failed', 'outcome-unknown'))",
         )
-        .bind(instance).fetch_all(&self.pool).await.map_err(unavailable)?;
+        .bind(instance)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)?;
         rows.iter().map(record).collect()
     }
 
@@ -298,7 +324,11 @@ impl Store for Sqlite {
 
     async fn add_signing_key(&self, key: &SigningKey) -> Result<(), StoreError> {
         let done = sqlx::query("INSERT INTO signing_keys (kid, created_at, pkcs8) VALUES (?,?,?)")
-            .bind(key.kid.as_str()).bind(key.created_at.0).bind(key.pkcs8.as_slice()).execute(&self.pool).await;
+            .bind(key.kid.as_str())
+            .bind(key.created_at.0)
+            .bind(key.pkcs8.as_slice())
+            .execute(&self.pool)
+            .await;
         done.map(drop).map_err(unavailable)
     }
 
@@ -308,20 +338,33 @@ impl Store for Sqlite {
 
     async fn add_login(&self, token: Digest, approver: &str, expires_at: Timestamp) -> Result<(), StoreError> {
         let done = sqlx::query("INSERT INTO logins (token, approver, expires_at) VALUES (?,?,?)")
-            .bind(token.bytes().as_slice()).bind(approver).bind(expires_at.0).execute(&self.pool).await;
+            .bind(token.bytes().as_slice())
+            .bind(approver)
+            .bind(expires_at.0)
+            .execute(&self.pool)
+            .await;
         done.map(drop).map_err(unavailable)
     }
 
     async fn use_login(&self, token: Digest, session: &NewSession, now: Timestamp) -> Result<Option<String>, StoreError> {
         let mut work = self.pool.begin().await.map_err(unavailable)?;
         let approver: Option<String> = sqlx::query_scalar("DELETE FROM logins WHERE token = ? AND expires_at > ? RETURNING approver")
-            .bind(token.bytes().as_slice()).bind(now.0).fetch_optional(&mut *work).await.map_err(unavailable)?;
+            .bind(token.bytes().as_slice())
+            .bind(now.0)
+            .fetch_optional(&mut *work)
+            .await
+            .map_err(unavailable)?;
         sqlx::query("DELETE FROM logins WHERE expires_at <= ?").bind(now.0).execute(&mut *work).await.map_err(unavailable)?;
         sqlx::query("DELETE FROM sessions WHERE expires_at <= ?").bind(now.0).execute(&mut *work).await.map_err(unavailable)?;
         if let Some(approver) = &approver {
             sqlx::query("INSERT INTO sessions (token, approver, csrf, expires_at) VALUES (?,?,?,?)")
-                .bind(session.token.bytes().as_slice()).bind(approver.as_str()).bind(session.csrf.as_str())
-                .bind(session.expires_at.0).execute(&mut *work).await.map_err(unavailable)?;
+                .bind(session.token.bytes().as_slice())
+                .bind(approver.as_str())
+                .bind(session.csrf.as_str())
+                .bind(session.expires_at.0)
+                .execute(&mut *work)
+                .await
+                .map_err(unavailable)?;
         }
         work.commit().await.map_err(unavailable)?;
         Ok(approver)
@@ -329,7 +372,11 @@ impl Store for Sqlite {
 
     async fn session(&self, token: Digest, now: Timestamp) -> Result<Option<Session>, StoreError> {
         let row = sqlx::query("SELECT approver, csrf FROM sessions WHERE token = ? AND expires_at > ?")
-            .bind(token.bytes().as_slice()).bind(now.0).fetch_optional(&self.pool).await.map_err(unavailable)?;
+            .bind(token.bytes().as_slice())
+            .bind(now.0)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(unavailable)?;
         Ok(row.map(|row| Session { approver: row.get(0), csrf: row.get(1) }))
     }
 

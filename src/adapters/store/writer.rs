@@ -40,7 +40,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Writes until nobody can ask any more.
-    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(BATCH);
         while jobs.recv_many(&mut batch, BATCH).await > 0 {
             self.write(std::mem::take(&mut batch)).await;
@@ -165,23 +165,27 @@ async fn transact(connection: &mut SqliteConnection, instance: &str, changes: Ve
 }
 
 async fn head(connection: &mut SqliteConnection) -> Result<(i64, Digest), StoreError> {
-    let row = sqlx::query("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
-        .fetch_optional(connection).await.map_err(unavailable)?;
+    let row = sqlx::query("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetch_optional(connection).await.map_err(unavailable)?;
     match row {
         Some(row) => Ok((row.get(0), super::sqlite::digest(row.get(1))?)),
         None => Ok((0, Digest::ZERO)),
     }
 }
 
-async fn append(
-    connection: &mut SqliteConnection, instance: &str, entry: &Entry, seq: i64, previous: Digest,
-) -> Result<Digest, sqlx::Error> {
+async fn append(connection: &mut SqliteConnection, instance: &str, entry: &Entry, seq: i64, previous: Digest) -> Result<Digest, sqlx::Error> {
     let own = hash(seq, instance, entry, &previous);
     sqlx::query("INSERT INTO audit (seq, instance, kind, at, call, subject, data, previous, hash) VALUES (?,?,?,?,?,?,?,?,?)")
-        .bind(seq).bind(instance).bind(entry.kind.name()).bind(entry.at.0)
-        .bind(entry.call.map(|c| c.digest().bytes().to_vec())).bind(entry.subject.as_deref()).bind(entry.data.as_str())
-        .bind(previous.bytes().as_slice()).bind(own.bytes().as_slice())
-        .execute(connection).await?;
+        .bind(seq)
+        .bind(instance)
+        .bind(entry.kind.name())
+        .bind(entry.at.0)
+        .bind(entry.call.map(|c| c.digest().bytes().to_vec()))
+        .bind(entry.subject.as_deref())
+        .bind(entry.data.as_str())
+        .bind(previous.bytes().as_slice())
+        .bind(own.bytes().as_slice())
+        .execute(connection)
+        .await?;
     Ok(own)
 }
 
@@ -189,10 +193,18 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
     let done = match effect {
         Effect::Open(approval) => {
             let request = approval.request();
-            let result = sqlx::query("INSERT INTO approvals (id, version, key, state, instance, runs_out, findable_until, asked_at, body) VALUES (?,1,?,?,NULL,?,?,?,?)")
-                .bind(request.id.as_str()).bind(request.key.digest().bytes().to_vec()).bind(approval.state())
-                .bind(approval.runs_out().map(|t| t.0)).bind(approval.findable_until().0).bind(request.asked_at.0)
-                .bind(body(approval)?).execute(connection).await;
+            let result = sqlx::query(
+                "INSERT INTO approvals (id, version, key, state, instance, runs_out, findable_until, asked_at, body) VALUES (?,1,?,?,NULL,?,?,?,?)",
+            )
+            .bind(request.id.as_str())
+            .bind(request.key.digest().bytes().to_vec())
+            .bind(approval.state())
+            .bind(approval.runs_out().map(|t| t.0))
+            .bind(approval.findable_until().0)
+            .bind(request.asked_at.0)
+            .bind(body(approval)?)
+            .execute(connection)
+            .await;
             match result {
                 Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Err(StoreError::Conflict),
                 other => other,
@@ -216,33 +228,53 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
         Effect::KeepAnswer(id, bytes) => {
             sqlx::query("UPDATE approvals SET answer = ? WHERE id = ?").bind(bytes.as_slice()).bind(id.as_str()).execute(connection).await
         }
-        Effect::DropAnswer(id) => {
-            sqlx::query("UPDATE approvals SET answer = NULL WHERE id = ?").bind(id.as_str()).execute(connection).await
-        }
+        Effect::DropAnswer(id) => sqlx::query("UPDATE approvals SET answer = NULL WHERE id = ?").bind(id.as_str()).execute(connection).await,
         Effect::Learn(server, caller, targets) => {
             for target in targets {
                 sqlx::query("INSERT OR IGNORE INTO targets (server, caller, kind, value, first_seen) VALUES (?,?,?,?,?)")
-                    .bind(server.as_str()).bind(caller.as_str()).bind(target.kind.as_str()).bind(target.value.as_str())
-                    .bind(at).execute(&mut *connection).await.map_err(unavailable)?;
+                    .bind(server.as_str())
+                    .bind(caller.as_str())
+                    .bind(target.kind.as_str())
+                    .bind(target.value.as_str())
+                    .bind(at)
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(unavailable)?;
             }
             return Ok(());
         }
         Effect::Pin(server, tool, digest) => {
             sqlx::query("INSERT OR IGNORE INTO pins (server, tool, digest, pinned_at) VALUES (?,?,?,?)")
-                .bind(server.as_str()).bind(tool.as_str()).bind(digest.bytes().as_slice()).bind(at).execute(connection).await
+                .bind(server.as_str())
+                .bind(tool.as_str())
+                .bind(digest.bytes().as_slice())
+                .bind(at)
+                .execute(connection)
+                .await
         }
         Effect::Unpin(server) => sqlx::query("DELETE FROM pins WHERE server = ?").bind(server.as_str()).execute(connection).await,
-        Effect::Intend(lease) => {
-            sqlx::query("INSERT INTO leases (id, issuer, subject, call, instance, audience, scope, state, created_at, expires_at) VALUES (?,?,?,?,?,?,?,?,?,?)")
-                .bind(lease.id.as_str()).bind(lease.issuer.as_str()).bind(lease.subject.as_str())
-                .bind(lease.call.digest().bytes().to_vec()).bind(instance).bind(lease.audience.as_str())
-                .bind(lease.scope.as_str()).bind(lease_state(LeaseState::Intended)).bind(lease.created_at.0)
-                .bind(lease.expires_at.0).execute(connection).await
-        }
+        Effect::Intend(lease) => sqlx::query(
+            "INSERT INTO leases (id, issuer, subject, call, instance, audience, scope, state, created_at, expires_at) VALUES (?,?,?,?,?,?,?,?,?,?)",
+        )
+        .bind(lease.id.as_str())
+        .bind(lease.issuer.as_str())
+        .bind(lease.subject.as_str())
+        .bind(lease.call.digest().bytes().to_vec())
+        .bind(instance)
+        .bind(lease.audience.as_str())
+        .bind(lease.scope.as_str())
+        .bind(lease_state(LeaseState::Intended))
+        .bind(lease.created_at.0)
+        .bind(lease.expires_at.0)
+        .execute(connection)
+        .await,
         Effect::Lease(id, state) => {
             // A lease that ended stays ended.
             let done = sqlx::query("UPDATE leases SET state = ? WHERE id = ? AND state IN ('intended', 'minted')")
-                .bind(lease_state(*state)).bind(id.as_str()).execute(connection).await;
+                .bind(lease_state(*state))
+                .bind(id.as_str())
+                .execute(connection)
+                .await;
             if done.as_ref().is_ok_and(|d| d.rows_affected() == 0) {
                 return Err(StoreError::Conflict);
             }

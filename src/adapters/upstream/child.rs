@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::{Answer, Envelope, Exchange, Id, Incoming, InvokeError, Lines, MAX_MESSAGE, Outgoing, Secret, Upstream};
 use crate::domain::json::{Limits, Value, read};
 use crate::domain::permit::Permit;
+use crate::system::random_hex;
 
 /// How long a child has to answer what the gateway itself asks it.
 const OWN_QUESTION: Duration = Duration::from_secs(30);
@@ -119,6 +120,8 @@ pub struct Child {
     shared: Arc<Mutex<Shared>>,
     tasks: TaskTracker,
     own_ids: AtomicU64,
+    /// Before the number in ids of our own, so that no client can guess one and get our answers, or we its.
+    nonce: String,
 }
 
 /// What reader tasks and callers share.
@@ -148,10 +151,11 @@ impl Child {
     /// # Errors
     /// If the program cannot be started.
     pub fn start(settings: Arc<ChildSettings>, events: mpsc::Sender<Bytes>, tasks: &TaskTracker) -> std::io::Result<Arc<Self>> {
+        let nonce = random_hex::<8>().map_err(std::io::Error::other)?;
         let (process, lines) = Process::start(&settings, None)?;
         let shared = Arc::<Mutex<Shared>>::default();
         tasks.spawn(listen(lines, shared.clone(), events));
-        Ok(Arc::new(Self { settings, process, shared, tasks: tasks.clone(), own_ids: AtomicU64::new(1) }))
+        Ok(Arc::new(Self { settings, process, shared, tasks: tasks.clone(), own_ids: AtomicU64::new(1), nonce }))
     }
 
     /// Sends a message of the client's that is no tool call.
@@ -183,7 +187,7 @@ impl Child {
     }
 
     fn own_id(&self) -> Id {
-        Id::Text(format!("countersign-{}", self.own_ids.fetch_add(1, Ordering::Relaxed)))
+        Id::Text(format!("countersign-{}-{}", self.nonce, self.own_ids.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Registers a call, so that its answer is told from everything else.
@@ -372,8 +376,7 @@ fn progress_token(params: &str) -> Option<String> {
 #[async_trait]
 impl Upstream for Child {
     async fn invoke(&self, permit: Permit, secret: Option<Secret<'_>>, call: &Outgoing) -> Result<Exchange, InvokeError> {
-        // Used up here: what follows sends the call once.
-        drop(permit);
+        permit.use_up();
         match secret {
             Some(Secret::Env { name, value }) => return self.invoke_alone((name, value), call).await,
             Some(Secret::Header { .. }) => return Err(InvokeError::NotSent("a child process takes no header".into())),
@@ -420,7 +423,8 @@ impl Upstream for Child {
         let private = self.shared().calls.get(&call.id).and_then(|waiting| waiting.private.clone());
         let reason = serde_json::Value::from(reason.unwrap_or("cancelled by the client"));
         let message = format!(
-            "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{},\"reason\":{reason}}}}}", call.id.json()
+            "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{},\"reason\":{reason}}}}}",
+            call.id.json()
         );
         let sent = match private {
             Some(process) => process.write(&message).await,

@@ -138,6 +138,15 @@ fn one_line(raw: &str) -> Cow<'_, str> {
     if raw.contains(['\n', '\r']) { Cow::Owned(raw.replace(['\n', '\r'], " ")) } else { Cow::Borrowed(raw) }
 }
 
+/// The text of a header that mirrors a value of the body: plain, or `=?base64?…?=`.
+pub fn mirrored_text(header: &str) -> Option<String> {
+    use base64::Engine;
+    match header.strip_prefix("=?base64?").and_then(|v| v.strip_suffix("?=")) {
+        Some(text) => String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text).ok()?).ok(),
+        None => Some(header.to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,12 +154,20 @@ mod tests {
     #[test]
     fn what_is_not_one_message_is_refused() {
         for (text, code) in [
-            ("", -32700), ("{", -32700), ("[]", -32600), (" [{}]", -32600), ("{}", -32600), ("null", -32700),
-            (r#"{"jsonrpc":"1.0","id":1,"method":"x"}"#, -32600), (r#"{"jsonrpc":"2.0","id":1}"#, -32600),
-            (r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#, -32600), (r#"{"jsonrpc":"2.0","id":1.5,"method":"x"}"#, -32700),
+            ("", -32700),
+            ("{", -32700),
+            ("[]", -32600),
+            (" [{}]", -32600),
+            ("{}", -32600),
+            ("null", -32700),
+            (r#"{"jsonrpc":"1.0","id":1,"method":"x"}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":1}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#, -32600),
+            (r#"{"jsonrpc":"2.0","id":1.5,"method":"x"}"#, -32700),
             (r#"{"jsonrpc":"2.0","id":1,"method":"x","method":"y"}"#, -32700),
             (r#"{"jsonrpc":"2.0","id":1,"m\u0065thod":"x","method":"y"}"#, -32700),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"x"} {}"#, -32700), ("\u{feff}{}", -32700),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"x"} {}"#, -32700),
+            ("\u{feff}{}", -32700),
             (r#"{"jsonrpc":"2.0","id":99999999999999999999,"method":"x"}"#, -32700),
         ] {
             assert_eq!(Envelope::read(text.as_bytes()).expect_err(text).code(), code, "{text}");

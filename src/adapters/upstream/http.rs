@@ -109,7 +109,11 @@ impl HttpUpstream {
     }
 
     async fn request(
-        &self, method: Method, headers: &[(String, String)], secret: Option<(&str, &str)>, body: Bytes,
+        &self,
+        method: Method,
+        headers: &[(String, String)],
+        secret: Option<(&str, &str)>,
+        body: Bytes,
     ) -> Result<Response<Body>, InvokeError> {
         let not_sent = |why: &dyn std::fmt::Display| InvokeError::NotSent(why.to_string());
         let mut request = Request::builder().method(method).uri(self.url.clone());
@@ -154,8 +158,7 @@ fn reason(error: &dyn std::error::Error) -> String {
 #[async_trait]
 impl Upstream for HttpUpstream {
     async fn invoke(&self, permit: Permit, secret: Option<Secret<'_>>, call: &Outgoing) -> Result<Exchange, InvokeError> {
-        // Used up here: what follows sends the call once.
-        drop(permit);
+        permit.use_up();
         let secret = match secret {
             Some(Secret::Header { name, value }) => Some((name, value)),
             Some(Secret::Env { .. }) => return Err(InvokeError::NotSent("an http server takes no environment".into())),
@@ -178,9 +181,11 @@ impl Upstream for HttpUpstream {
 
     async fn list_tools(&self, like: &Outgoing) -> Result<Vec<Value>, InvokeError> {
         let mut headers: Vec<(String, String)> = like
-            .headers.iter()
+            .headers
+            .iter()
             .filter(|(name, _)| !matches!(name.as_str(), "mcp-name" | "mcp-method" | "last-event-id") && !name.starts_with("mcp-param-"))
-            .cloned().collect();
+            .cloned()
+            .collect();
         if like.stateless_meta.is_some() {
             headers.push(("mcp-method".into(), "tools/list".into()));
         }
@@ -221,7 +226,8 @@ impl Upstream for HttpUpstream {
         }
         let reason = serde_json::Value::from(reason.unwrap_or("cancelled by the client"));
         let body = format!(
-            "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{},\"reason\":{reason}}}}}", call.id.json()
+            "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{},\"reason\":{reason}}}}}",
+            call.id.json()
         );
         drop(tokio::time::timeout(Duration::from_secs(5), self.request(Method::POST, &call.headers, None, body.into())).await);
     }
@@ -234,10 +240,7 @@ fn is_stream(response: &Response<Body>) -> bool {
 
 /// The headers that a client of this transport sends.
 pub fn client_headers() -> Vec<(String, String)> {
-    vec![
-        (ACCEPT.as_str().into(), "application/json, text/event-stream".into()),
-        (CONTENT_TYPE.as_str().into(), "application/json".into()),
-    ]
+    vec![(ACCEPT.as_str().into(), "application/json, text/event-stream".into()), (CONTENT_TYPE.as_str().into(), "application/json".into())]
 }
 
 async fn collect(body: Body) -> Result<Bytes, InvokeError> {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 pub use child::{Child, ChildSettings, Launch};
-pub use envelope::{Envelope, EnvelopeError, Id};
+pub use envelope::{Envelope, EnvelopeError, Id, mirrored_text};
 pub use http::{HttpUpstream, RawResponse, UrlError, client_headers};
 pub use lines::{Lines, LinesError};
 pub use sse::event;

@@ -16,20 +16,28 @@ use crate::domain::text::nearest;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ConfigFile {
+    /// `[listen]`
     #[serde(default)]
     pub listen: ListenFile,
+    /// `[store]`
     #[serde(default)]
     pub store: StoreFile,
+    /// `[policy]`
     #[serde(default)]
     pub policy: PolicySection,
+    /// `[hold]`
     #[serde(default)]
     pub hold: HoldFile,
+    /// `[approver]`
     #[serde(default)]
     pub approver: BTreeMap<String, ApproverFile>,
+    /// `[caller]`
     #[serde(default)]
     pub caller: BTreeMap<String, CallerFile>,
+    /// `[upstream]`
     #[serde(default)]
     pub upstream: BTreeMap<String, UpstreamFile>,
+    /// `[credential]`
     #[serde(default)]
     pub credential: BTreeMap<String, CredentialKind>,
 }
@@ -79,14 +87,23 @@ pub enum JwksFile {
 /// Signatures of callers' tokens. No shared secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Algorithm {
+    /// Ed25519.
     EdDSA,
+    /// ECDSA with P-256.
     ES256,
+    /// ECDSA with P-384.
     ES384,
+    /// RSA-PSS with SHA-256.
     PS256,
+    /// RSA-PSS with SHA-384.
     PS384,
+    /// RSA-PSS with SHA-512.
     PS512,
+    /// RSA with SHA-256.
     RS256,
+    /// RSA with SHA-384.
     RS384,
+    /// RSA with SHA-512.
     RS512,
 }
 

@@ -47,7 +47,11 @@ impl<'de> Deserialize<'de> for Secret {
             file: Option<PathBuf>,
             command: Option<Vec<String>>,
         }
-        let wrong = || serde::de::Error::custom("a secret is a reference, never a literal: { env = \"NAME\" }, { file = \"/path\" } or { command = [\"program\"] }");
+        let wrong = || {
+            serde::de::Error::custom(
+                "a secret is a reference, never a literal: { env = \"NAME\" }, { file = \"/path\" } or { command = [\"program\"] }",
+            )
+        };
         let reference = Reference::deserialize(from).map_err(|_| wrong())?;
         match (reference.env, reference.file, reference.command) {
             (Some(name), None, None) => Ok(Self::Env(name)),
@@ -86,6 +90,6 @@ impl Secret {
 
 /// A variable of this process.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-pub fn environment(name: &str) -> Option<String> {
+pub(super) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

@@ -306,7 +306,11 @@ impl Stage<IsApproved> {
     /// # Errors
     /// See [`RedeemError`]; the approval is then void and the caller must store it as revoked.
     pub fn redeem(
-        self, key: CallDigest, eligible: impl Fn(&str) -> bool, instance: &str, now: Timestamp,
+        self,
+        key: CallDigest,
+        eligible: impl Fn(&str) -> bool,
+        instance: &str,
+        now: Timestamp,
     ) -> Result<(Approval, Redeemed), RedeemError> {
         if now >= self.is.execute_by {
             return Err(RedeemError::Late(self.is.execute_by));
@@ -336,9 +340,7 @@ impl Stage<IsRedeemed> {
 
     /// The call goes upstream now.
     pub fn dispatch(self, now: Timestamp) -> Approval {
-        let is = IsDispatched {
-            execute_by: self.is.approved.execute_by, dispatched_at: now, instance: self.is.instance,
-        };
+        let is = IsDispatched { execute_by: self.is.approved.execute_by, dispatched_at: now, instance: self.is.instance };
         Approval::Dispatched(Stage { request: self.request, reviews: self.reviews, is })
     }
 }

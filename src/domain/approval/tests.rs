@@ -7,21 +7,37 @@ use proptest::prelude::*;
 fn request(quorum: u8) -> Request {
     let call = ToolCall::parse(br#"{"name":"pay","arguments":{"amount":5}}"#, Limits::default()).unwrap();
     let caller = Caller { name: "bot".into(), owner: Some("olga".into()), identity: Identity::Configured };
-    let binding = Binding {
-        server: "s".into(), upstream: "u".into(), definition: None, policy: Digest::of(b"p"),
-        approvers: Digest::of(b"a"), scope: None,
-    };
+    let binding =
+        Binding { server: "s".into(), upstream: "u".into(), definition: None, policy: Digest::of(b"p"), approvers: Digest::of(b"a"), scope: None };
     Request {
-        id: "id".into(), key: CallDigest::of(&call, &caller, &binding, None),
-        digest: CallDigest::of(&call, &caller, &binding, Some("id")), binding, tool: "pay".into(), title: "Pay".into(),
-        arguments: "{}".into(), extras: "{}".into(), arguments_digest: call.arguments_digest(), caller,
-        effect: Effect::Pay, assessment: Assessment { score: 70, band: Band::High, findings: vec![] }, demands: vec![],
-        policy_source: "f".into(), sensitivity: None, environment: None, credential: None,
+        id: "id".into(),
+        key: CallDigest::of(&call, &caller, &binding, None),
+        digest: CallDigest::of(&call, &caller, &binding, Some("id")),
+        binding,
+        tool: "pay".into(),
+        title: "Pay".into(),
+        arguments: "{}".into(),
+        extras: "{}".into(),
+        arguments_digest: call.arguments_digest(),
+        caller,
+        effect: Effect::Pay,
+        assessment: Assessment { score: 70, band: Band::High, findings: vec![] },
+        demands: vec![],
+        policy_source: "f".into(),
+        sensitivity: None,
+        environment: None,
+        credential: None,
         terms: Terms {
-            approvers: vec!["anna".into(), "bert".into(), "olga".into()], quorum, owner_may_approve: false,
-            decide_by: Timestamp(1000), execute_for_ms: 500,
+            approvers: vec!["anna".into(), "bert".into(), "olga".into()],
+            quorum,
+            owner_may_approve: false,
+            decide_by: Timestamp(1000),
+            execute_for_ms: 500,
         },
-        stated_reason: None, stated_prompt: None, targets: vec![], asked_at: Timestamp(0),
+        stated_reason: None,
+        stated_prompt: None,
+        targets: vec![],
+        asked_at: Timestamp(0),
     }
 }
 
@@ -34,8 +50,13 @@ fn pending(quorum: u8) -> Stage<IsPending> {
 
 fn review(name: &str, verdict: ReviewVerdict) -> Review {
     Review {
-        approver: name.into(), verdict, reason: None, shown: request(1).digest, channel: "inbox".into(),
-        assurance: "inbox session".into(), at: Timestamp(10),
+        approver: name.into(),
+        verdict,
+        reason: None,
+        shown: request(1).digest,
+        channel: "inbox".into(),
+        assurance: "inbox session".into(),
+        at: Timestamp(10),
     }
 }
 
@@ -58,9 +79,8 @@ fn requester_and_owner_cannot_approve_their_own_call() {
 #[test]
 fn checks_come_in_order() {
     let mut late_stranger = approve("carl");
-    late_stranger.shown = CallDigest::of(
-        &ToolCall::parse(br#"{"name":"x"}"#, Limits::default()).unwrap(), &request(1).caller, &request(1).binding, None,
-    );
+    late_stranger.shown =
+        CallDigest::of(&ToolCall::parse(br#"{"name":"x"}"#, Limits::default()).unwrap(), &request(1).caller, &request(1).binding, None);
     let try_at = |r: &Review, now| pending(1).review(r.clone(), Timestamp(now)).unwrap_err();
     assert_eq!(try_at(&late_stranger, 1000), ReviewError::Late(Timestamp(1000)));
     assert_eq!(try_at(&late_stranger, 999), ReviewError::NotNamed("carl".into()));

@@ -1,7 +1,7 @@
 //! The record: one event after another, each bound to the one before by its hash.
 //!
 //! Pure: what a record says and how it is hashed. The store writes it, in the same transaction as the change it tells
-//! of; [`verify`] finds edits, gaps and reordering.
+//! of; [`Verifier`] finds edits, gaps and reordering.
 
 use serde::{Deserialize, Serialize};
 

@@ -130,8 +130,7 @@ mod tests {
         assert_eq!(at("/a/1/b").as_deref(), Some("2"));
         assert_eq!(at("/x~1y/~0").as_deref(), Some("3"));
         assert_eq!(at("/a/01/b"), None);
-        let found: Vec<String> =
-            "/a/*/b".parse::<Pattern>().unwrap().find(&value).iter().map(|(p, _)| p.to_string()).collect();
+        let found: Vec<String> = "/a/*/b".parse::<Pattern>().unwrap().find(&value).iter().map(|(p, _)| p.to_string()).collect();
         assert_eq!(found, ["/a/0/b", "/a/1/b"]);
         assert!("a/b".parse::<Pointer>().is_err());
         assert!("/a~2".parse::<Pointer>().is_err());

@@ -181,9 +181,7 @@ impl Reader<'_> {
             return Err(self.error(JsonErrorKind::Syntax("`,` or `}`")));
         }
         self.depth -= 1;
-        members.sort_by(|(a, _), (b, _)| {
-            if a.is_ascii() && b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) }
-        });
+        members.sort_by(|(a, _), (b, _)| if a.is_ascii() && b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) });
         Ok(Value::Object(Object(members)))
     }
 
@@ -446,9 +444,17 @@ mod tests {
     #[test]
     fn numbers_have_one_form() {
         for (text, form) in [
-            ("1.0", "1"), ("1e2", "100"), ("-0", "0"), ("-0.0", "0"), ("0.10", "0.1"), ("1E-7", "1e-7"),
-            ("9007199254740993", "9007199254740993"), ("18446744073709551615", "18446744073709551615"),
-            ("1e20", "100000000000000000000"), ("100000000000000000000", "100000000000000000000"), ("1e21", "1e+21"),
+            ("1.0", "1"),
+            ("1e2", "100"),
+            ("-0", "0"),
+            ("-0.0", "0"),
+            ("0.10", "0.1"),
+            ("1E-7", "1e-7"),
+            ("9007199254740993", "9007199254740993"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("1e20", "100000000000000000000"),
+            ("100000000000000000000", "100000000000000000000"),
+            ("1e21", "1e+21"),
         ] {
             assert_eq!(round(text), form);
             assert_eq!(round(form), form);
@@ -498,8 +504,7 @@ mod tests {
         leaf.prop_recursive(4, 48, 6, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..6).prop_map(serde_json::Value::from),
-                prop::collection::btree_map(any::<String>(), inner, 0..6)
-                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+                prop::collection::btree_map(any::<String>(), inner, 0..6).prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
             ]
         })
     }

@@ -42,8 +42,13 @@ impl Case {
     /// The call that the case describes.
     pub fn call(&self, tool: &str) -> ToolCall {
         ToolCall {
-            tool: tool.to_owned(), arguments: self.arguments.clone(), has_arguments: true, extras: Object::default(),
-            protocol_meta: Object::default(), stated_reason: None, stated_prompt: None,
+            tool: tool.to_owned(),
+            arguments: self.arguments.clone(),
+            has_arguments: true,
+            extras: Object::default(),
+            protocol_meta: Object::default(),
+            stated_reason: None,
+            stated_prompt: None,
         }
     }
 
@@ -62,8 +67,8 @@ impl Case {
         if got != self.expect {
             faults.push(format!("expected {:?}, got {got:?} with score {}", self.expect, judged.assessment.score));
         }
-        let said: Vec<&str> = judged.assessment.findings.iter().map(|f| f.reason.as_str())
-            .chain(judged.demands.iter().map(|(_, because)| because.as_str())).collect();
+        let said: Vec<&str> =
+            judged.assessment.findings.iter().map(|f| f.reason.as_str()).chain(judged.demands.iter().map(|(_, because)| because.as_str())).collect();
         for reason in &self.reasons {
             if !said.iter().any(|text| text.contains(reason.as_str())) {
                 faults.push(format!("no reason says `{reason}`; the reasons are: {}", said.join("; ")));

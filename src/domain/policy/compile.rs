@@ -12,9 +12,7 @@ use super::rule::{Rule, RuleError};
 use super::{Ask, Case, CredentialTerms, Delivery, Mode, Policy, PolicySet, Show, TemplateError};
 use crate::domain::digest::{Digest, Fields};
 use crate::domain::json::{Limits, Value, read};
-use crate::domain::risk::{
-    AmountRole, Bands, CountRole, FlagRole, PathRole, Profile, RecipientRole, Role, RoleKind, UrlRole,
-};
+use crate::domain::risk::{AmountRole, Bands, CountRole, FlagRole, PathRole, Profile, RecipientRole, Role, RoleKind, UrlRole};
 use crate::domain::text::nearest;
 
 /// One policy file: where it is and what it says.
@@ -106,9 +104,7 @@ impl PolicySet {
 }
 
 fn twice(first: &PolicySource, second: &PolicySource, server: &str, tool: &str) -> PolicyError {
-    PolicyError::Twice {
-        first: first.path.clone(), second: second.path.clone(), server: server.into(), tool: tool.into(),
-    }
+    PolicyError::Twice { first: first.path.clone(), second: second.path.clone(), server: server.into(), tool: tool.into() }
 }
 
 /// A TOML error with its line, and the nearest known key where one was mistyped.
@@ -143,8 +139,7 @@ fn parse(source: &PolicySource) -> Result<PolicyFile, PolicyError> {
 
 fn fallback(defaults: &Defaults) -> Policy {
     let one = defaults.approvers.len() < 2;
-    let fields = Fields::new("countersign default policy v1")
-        .field(format!("{:?} {}", defaults.mode, defaults.owner_may_approve).as_bytes());
+    let fields = Fields::new("countersign default policy v1").field(format!("{:?} {}", defaults.mode, defaults.owner_may_approve).as_bytes());
     let digest = defaults.approvers.iter().fold(fields, |fields, name| fields.field(name.as_bytes())).digest();
     Policy {
         server: String::new(),
@@ -178,7 +173,10 @@ fn mode(mode: DefaultMode) -> Mode {
 }
 
 fn compile(
-    file: &PolicyFile, source: &PolicySource, server: Option<(&PolicyFile, &PolicySource)>, defaults: &Defaults,
+    file: &PolicyFile,
+    source: &PolicySource,
+    server: Option<(&PolicyFile, &PolicySource)>,
+    defaults: &Defaults,
 ) -> Result<Policy, PolicyError> {
     let fail = |reason: String| PolicyError::File { path: source.path.clone(), reason };
     let shared = server.map(|(file, _)| file);
@@ -217,8 +215,12 @@ fn compile(
 
 fn role(file: &ArgumentFile) -> Result<Role, String> {
     let given = [
-        ("limit", file.limit.is_some()), ("currency", file.currency.is_some()), ("per", file.per.is_some()),
-        ("known", file.known.is_some()), ("within", file.within.is_some()), ("hosts", file.hosts.is_some()),
+        ("limit", file.limit.is_some()),
+        ("currency", file.currency.is_some()),
+        ("per", file.per.is_some()),
+        ("known", file.known.is_some()),
+        ("within", file.within.is_some()),
+        ("hosts", file.hosts.is_some()),
         ("safe", file.safe.is_some()),
     ];
     let fits: &[&str] = match file.role {
@@ -239,9 +241,7 @@ fn role(file: &ArgumentFile) -> Result<Role, String> {
             let limit = file.limit.map(|limit| u64::try_from(limit).map_err(|_| "`limit` of a count is a whole number".to_owned()));
             Role::Count(CountRole { limit: limit.transpose()? })
         }
-        RoleKind::Flag => Role::Flag(FlagRole {
-            safe: file.safe.iter().flatten().map(json).collect::<Result<_, _>>()?,
-        }),
+        RoleKind::Flag => Role::Flag(FlagRole { safe: file.safe.iter().flatten().map(json).collect::<Result<_, _>>()? }),
         RoleKind::Path => Role::Path(PathRole { within: file.within.clone().unwrap_or_default() }),
         RoleKind::Recipient => Role::Recipient(RecipientRole {
             known: match &file.known {
@@ -376,8 +376,11 @@ mod tests {
 
     fn defaults() -> Defaults {
         Defaults {
-            mode: DefaultMode::Approve, approvers: vec!["anna".into()], owner_may_approve: false,
-            known_approvers: vec!["anna".into(), "bert".into()], known_issuers: vec!["built-in".into()],
+            mode: DefaultMode::Approve,
+            approvers: vec!["anna".into()],
+            owner_may_approve: false,
+            known_approvers: vec!["anna".into(), "bert".into()],
+            known_issuers: vec!["built-in".into()],
         }
     }
 
@@ -404,11 +407,20 @@ mod tests {
             ("server = \"s\"\ntool = \"t\"\n", "only `anna` is named"),
             ("server = \"s\"\ntool = \"t\"\n[approval]\ntwo-from = \"sometimes\"\n", "a score or `never`"),
             ("server = \"s\"\ntool = \"t\"\n[approval]\ntwo-from = \"never\"\ndecide-by = \"9d\"\n", "decide-by"),
-            ("server = \"s\"\ntool = \"t\"\n[approval]\ntwo-from = \"never\"\n[credential]\nissuer = \"bilt-in\"\nscope = \"x\"\n", "was `built-in` meant?"),
-            ("server = \"s\"\ntool = \"t\"\n[approval]\ntwo-from = \"never\"\n[arguments]\n\"/a\" = { role = \"path\", limit = 3 }\n", "`limit` does not belong"),
+            (
+                "server = \"s\"\ntool = \"t\"\n[approval]\ntwo-from = \"never\"\n[credential]\nissuer = \"bilt-in\"\nscope = \"x\"\n",
+                "was `built-in` meant?",
+            ),
+            (
+                "server = \"s\"\ntool = \"t\"\n[approval]\ntwo-from = \"never\"\n[arguments]\n\"/a\" = { role = \"path\", limit = 3 }\n",
+                "`limit` does not belong",
+            ),
             ("server = \"s\"\ntool = \"t\"\n[approval]\ntwo-from = \"never\"\n[arguments]\n\"a\" = { role = \"path\" }\n", "not a JSON pointer"),
             ("server = \"s\"\n[[case]]\narguments = {}\nexpect = \"allow\"\n", "belong to a tool's file"),
-            ("server = \"s\"\ntool = \"t\"\n[approval]\ntwo-from = \"never\"\n[[rule]]\nwhen = \"args.\"\npoints = 1\nbecause = \"x\"\n", "does not compile"),
+            (
+                "server = \"s\"\ntool = \"t\"\n[approval]\ntwo-from = \"never\"\n[[rule]]\nwhen = \"args.\"\npoints = 1\nbecause = \"x\"\n",
+                "does not compile",
+            ),
         ] {
             let error = compile_all(&[text]).unwrap_err().to_string();
             assert!(error.contains(reason), "`{reason}` in:\n{error}");

@@ -175,8 +175,7 @@ impl Policy {
     /// Who must approve, as a digest: names, number and whether the owner may.
     pub fn approvers_digest(&self) -> Digest {
         let Ask { bands, approvers, owner_may_approve, .. } = &self.ask;
-        let start = Fields::new("countersign approvers v1")
-            .field(&[bands.from, bands.two_from, u8::from(*owner_may_approve)]);
+        let start = Fields::new("countersign approvers v1").field(&[bands.from, bands.two_from, u8::from(*owner_may_approve)]);
         approvers.iter().fold(start, |fields, name| fields.field(name.as_bytes())).digest()
     }
 

@@ -43,7 +43,7 @@ pub(super) struct RuleVerdict {
 
 /// A condition that is not CEL, or demands nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum RuleError {
+pub(super) enum RuleError {
     /// The condition does not compile.
     #[error("the condition `{when}` does not compile: {reason}")]
     Compile {
@@ -173,8 +173,12 @@ mod tests {
 
     fn met(when: &str, arguments: &str) -> RuleVerdict {
         let file = RuleFile {
-            when: when.into(), points: Some(40), because: "why".into(), decision: Some(RuleDecisionFile::Deny),
-            ceiling: Some(10), over_floors: vec![],
+            when: when.into(),
+            points: Some(40),
+            because: "why".into(),
+            decision: Some(RuleDecisionFile::Deny),
+            ceiling: Some(10),
+            over_floors: vec![],
         };
         let call = ToolCall::parse(format!(r#"{{"name":"t","arguments":{arguments}}}"#).as_bytes(), Limits::default()).unwrap();
         let caller = Caller { name: "c".into(), owner: None, identity: Identity::Configured };
@@ -200,9 +204,8 @@ mod tests {
 
     #[test]
     fn a_rule_must_compile_and_do_something() {
-        let file = |when: &str, points| RuleFile {
-            when: when.into(), points, because: "why".into(), decision: None, ceiling: None, over_floors: vec![],
-        };
+        let file =
+            |when: &str, points| RuleFile { when: when.into(), points, because: "why".into(), decision: None, ceiling: None, over_floors: vec![] };
         assert!(matches!(Rule::compile(&file("args.a >", Some(1))), Err(RuleError::Compile { .. })));
         assert!(matches!(Rule::compile(&file("true", None)), Err(RuleError::Idle(_))));
         assert!(matches!(Rule::compile(&file("true", Some(101))), Err(RuleError::Range(_))));

@@ -46,9 +46,7 @@ impl Show {
                 }
                 Value::Object(out)
             }
-            Value::Array(items) => {
-                Value::Array(items.iter().enumerate().map(|(n, v)| self.mask_at(&format!("{pointer}/{n}"), v)).collect())
-            }
+            Value::Array(items) => Value::Array(items.iter().enumerate().map(|(n, v)| self.mask_at(&format!("{pointer}/{n}"), v)).collect()),
             other => other.clone(),
         }
     }

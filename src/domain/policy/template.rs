@@ -114,8 +114,22 @@ mod tests {
         assert_eq!(scope(r#"{"id":17}"#).unwrap(), "refund:17");
         assert_eq!(scope("{}"), Err(TemplateError::Missing("/id".into())));
         for id in [
-            "\"\"", "\"*\"", "\"a b\"", "\"a\\nb\"", "\"../x\"", "\"a//b\"", "\"${x}\"", "\"a,b\"", "\"p\u{e9}\"",
-            "\"p?\"", "\"'\"", "null", "1.5", "[\"a\"]", "{\"a\":1}", "true",
+            "\"\"",
+            "\"*\"",
+            "\"a b\"",
+            "\"a\\nb\"",
+            "\"../x\"",
+            "\"a//b\"",
+            "\"${x}\"",
+            "\"a,b\"",
+            "\"p\u{e9}\"",
+            "\"p?\"",
+            "\"'\"",
+            "null",
+            "1.5",
+            "[\"a\"]",
+            "{\"a\":1}",
+            "true",
         ] {
             assert_eq!(scope(&format!("{{\"id\":{id}}}")), Err(TemplateError::Unfit("/id".into())), "{id}");
         }

@@ -78,9 +78,7 @@ impl Effect {
 }
 
 /// The effect in force, with its finding.
-pub(super) fn observe(
-    call: &ToolCall, profile: &Profile, definition: Option<&ToolDefinition>, seen: &mut Sight<'_>,
-) -> Effect {
+pub(super) fn observe(call: &ToolCall, profile: &Profile, definition: Option<&ToolDefinition>, seen: &mut Sight<'_>) -> Effect {
     if let Some(effect) = profile.effect {
         seen.find(Finding::new("effect", Group::Effect, effect.given_weight(), format!("the tool's effect is {}", effect.name())));
         if profile.reversible == Some(false) && effect != Effect::Read {
@@ -146,24 +144,25 @@ fn words(name: &str) -> Vec<String> {
 
 fn verb(word: &str) -> Option<Effect> {
     Some(match word {
-        "get" | "list" | "read" | "search" | "find" | "query" | "describe" | "show" | "view" | "fetch" | "count"
-        | "check" | "status" | "lookup" | "browse" | "inspect" | "explain" | "diff" | "compare" | "preview" | "stat"
-        | "tree" | "ls" | "cat" | "head" | "tail" | "grep" | "log" | "history" | "info" | "validate" | "echo"
-        | "ping" | "think" | "sequentialthinking" => Effect::Read,
-        "create" | "add" | "new" | "make" | "mkdir" | "insert" | "append" | "copy" | "clone" | "fork" | "init"
-        | "generate" | "register" | "open" | "upload" | "import" | "save" | "comment" => Effect::Create,
-        "update" | "edit" | "write" | "set" | "put" | "patch" | "modify" | "change" | "move" | "rename" | "replace"
-        | "merge" | "assign" | "close" | "reopen" | "enable" | "disable" | "toggle" | "restore" | "commit" | "push"
-        | "checkout" | "resolve" | "upsert" | "sync" | "apply" | "click" | "type" | "fill" | "select" | "upgrade"
-        | "scale" | "configure" | "submit" | "lock" | "unlock" | "cancel" => Effect::Update,
-        "send" | "post" | "publish" | "share" | "notify" | "email" | "reply" | "invite" | "broadcast" | "tweet"
-        | "message" | "forward" | "export" | "release" => Effect::Send,
-        "run" | "exec" | "execute" | "eval" | "evaluate" | "invoke" | "start" | "launch" | "spawn" | "call"
-        | "trigger" | "shell" | "bash" | "command" | "script" | "deploy" | "install" | "sql" => Effect::Execute,
-        "pay" | "transfer" | "refund" | "charge" | "purchase" | "buy" | "order" | "withdraw" | "payout" | "donate"
-        | "checkoutpay" | "invoice" => Effect::Pay,
-        "delete" | "remove" | "rm" | "drop" | "destroy" | "purge" | "truncate" | "wipe" | "erase" | "clear" | "reset"
-        | "kill" | "terminate" | "uninstall" | "revoke" | "stop" | "archive" | "deactivate" | "prune" => Effect::Delete,
+        "get" | "list" | "read" | "search" | "find" | "query" | "describe" | "show" | "view" | "fetch" | "count" | "check" | "status" | "lookup"
+        | "browse" | "inspect" | "explain" | "diff" | "compare" | "preview" | "stat" | "tree" | "ls" | "cat" | "head" | "tail" | "grep" | "log"
+        | "history" | "info" | "validate" | "echo" | "ping" | "think" | "sequentialthinking" => Effect::Read,
+        "create" | "add" | "new" | "make" | "mkdir" | "insert" | "append" | "copy" | "clone" | "fork" | "init" | "generate" | "register" | "open"
+        | "upload" | "import" | "save" | "comment" => Effect::Create,
+        "update" | "edit" | "write" | "set" | "put" | "patch" | "modify" | "change" | "move" | "rename" | "replace" | "merge" | "assign"
+        | "close" | "reopen" | "enable" | "disable" | "toggle" | "restore" | "commit" | "push" | "checkout" | "resolve" | "upsert" | "sync"
+        | "apply" | "click" | "type" | "fill" | "select" | "upgrade" | "scale" | "configure" | "submit" | "lock" | "unlock" | "cancel" => {
+            Effect::Update
+        }
+        "send" | "post" | "publish" | "share" | "notify" | "email" | "reply" | "invite" | "broadcast" | "tweet" | "message" | "forward"
+        | "export" | "release" => Effect::Send,
+        "run" | "exec" | "execute" | "eval" | "evaluate" | "invoke" | "start" | "launch" | "spawn" | "call" | "trigger" | "shell" | "bash"
+        | "command" | "script" | "deploy" | "install" | "sql" => Effect::Execute,
+        "pay" | "transfer" | "refund" | "charge" | "purchase" | "buy" | "order" | "withdraw" | "payout" | "donate" | "checkoutpay" | "invoice" => {
+            Effect::Pay
+        }
+        "delete" | "remove" | "rm" | "drop" | "destroy" | "purge" | "truncate" | "wipe" | "erase" | "clear" | "reset" | "kill" | "terminate"
+        | "uninstall" | "revoke" | "stop" | "archive" | "deactivate" | "prune" => Effect::Delete,
         "grant" | "authorize" | "permit" | "promote" | "impersonate" | "elevate" => Effect::Grant,
         "admin" | "sudo" | "rotate" | "provision" | "migrate" => Effect::Admin,
         _ => return None,
@@ -177,11 +176,17 @@ mod tests {
     #[test]
     fn names_tell_effects() {
         for (name, effect) in [
-            ("read_file", Some(Effect::Read)), ("listAllowedDirectories", Some(Effect::Read)),
-            ("write_file", Some(Effect::Update)), ("create_directory", Some(Effect::Create)),
-            ("delete-branch", Some(Effect::Delete)), ("search_and_replace", Some(Effect::Update)),
-            ("API-post-page", Some(Effect::Send)), ("frobnicate", None), ("get_or_create_user", Some(Effect::Create)),
-            ("list_deleted_items", Some(Effect::Read)), ("runSQL", Some(Effect::Execute)),
+            ("read_file", Some(Effect::Read)),
+            ("listAllowedDirectories", Some(Effect::Read)),
+            ("write_file", Some(Effect::Update)),
+            ("create_directory", Some(Effect::Create)),
+            ("delete-branch", Some(Effect::Delete)),
+            ("search_and_replace", Some(Effect::Update)),
+            ("API-post-page", Some(Effect::Send)),
+            ("frobnicate", None),
+            ("get_or_create_user", Some(Effect::Create)),
+            ("list_deleted_items", Some(Effect::Read)),
+            ("runSQL", Some(Effect::Execute)),
         ] {
             assert_eq!(from_name(name), effect, "{name}");
         }

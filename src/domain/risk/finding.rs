@@ -70,10 +70,7 @@ impl Evidence {
 impl Finding {
     /// A finding without argument, evidence or floor.
     pub fn new(signal: &str, group: Group, weight: u16, reason: impl Into<String>) -> Self {
-        Self {
-            signal: signal.into(), group, pointer: None, reason: reason.into(), evidence: None, weight, floor: None,
-            points: 0,
-        }
+        Self { signal: signal.into(), group, pointer: None, reason: reason.into(), evidence: None, weight, floor: None, points: 0 }
     }
 
     /// About this argument, with the value seen there.

@@ -5,8 +5,7 @@ use crate::domain::json::{Number, Pointer, Value};
 
 pub(super) fn observe(role: &FlagRole, pointer: &Pointer, value: &Value, seen: &mut Sight<'_>) {
     let safe = if role.safe.is_empty() {
-        matches!(value, Value::Bool(false) | Value::Null | Value::Number(Number::Int(0)))
-            || matches!(value.as_str(), Some("" | "false"))
+        matches!(value, Value::Bool(false) | Value::Null | Value::Number(Number::Int(0))) || matches!(value.as_str(), Some("" | "false"))
     } else {
         role.safe.contains(value)
     };

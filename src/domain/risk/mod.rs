@@ -27,6 +27,7 @@ pub use finding::{Evidence, Finding, Group};
 pub(crate) use role::decimal as role_decimal;
 pub use role::{AmountRole, CountRole, FlagRole, PathRole, RecipientRole, Role, RoleKind, UrlRole};
 pub use score::{Assessment, Band, Bands};
+pub use secret::carries_secret;
 
 use super::call::ToolCall;
 use super::json::{Object, Pattern, Pointer, Value};
@@ -113,9 +114,7 @@ pub fn observe(call: &ToolCall, profile: &Profile, known: &Known<'_>, history: &
 /// Roles for top-level arguments that the policy does not mention, told from their names. A guess may only raise.
 fn guesses(call: &ToolCall, profile: &Profile, definition: Option<&ToolDefinition>) -> Vec<(Pattern, Role)> {
     let Some(arguments) = call.arguments.as_object() else { return Vec::new() };
-    let named = |name: &str| {
-        profile.roles.iter().any(|(p, _)| p.to_string().split('/').nth(1).is_some_and(|step| step == name || step == "*"))
-    };
+    let named = |name: &str| profile.roles.iter().any(|(p, _)| p.to_string().split('/').nth(1).is_some_and(|step| step == name || step == "*"));
     // Only where nobody wrote a policy: an operator who wrote one has said which arguments matter.
     if !profile.roles.is_empty() || (profile.effect.is_some() && definition.is_none()) {
         return Vec::new();

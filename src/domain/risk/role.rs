@@ -96,14 +96,10 @@ impl Role {
         let name = name.to_lowercase().replace('-', "_");
         let last = name.rsplit('_').next().unwrap_or(&name);
         Some(match last {
-            "path" | "file" | "filename" | "directory" | "dir" | "source" | "destination" | "paths" => {
-                Self::Path(PathRole::default())
-            }
+            "path" | "file" | "filename" | "directory" | "dir" | "source" | "destination" | "paths" => Self::Path(PathRole::default()),
             "url" | "uri" | "href" | "link" | "endpoint" | "webhook" => Self::Url(UrlRole::default()),
             "amount" | "price" | "total" => Self::Amount(AmountRole::default()),
-            "to" | "recipient" | "recipients" | "email" | "iban" | "cc" | "bcc" => {
-                Self::Recipient(RecipientRole::default())
-            }
+            "to" | "recipient" | "recipients" | "email" | "iban" | "cc" | "bcc" => Self::Recipient(RecipientRole::default()),
             "force" | "recursive" | "permanent" | "public" | "all" | "cascade" => Self::Flag(FlagRole::default()),
             _ => return None,
         })

@@ -73,9 +73,8 @@ pub struct Assessment {
 /// The assessment that `findings` make.
 pub fn assess(mut findings: Vec<Finding>, bands: &Bands, ceiling: Option<&Ceiling>) -> Assessment {
     let score = total(findings.iter(), ceiling);
-    let without: Vec<u8> = (0..findings.len())
-        .map(|n| total(findings.iter().enumerate().filter(|(m, _)| *m != n).map(|(_, f)| f), ceiling))
-        .collect();
+    let without: Vec<u8> =
+        (0..findings.len()).map(|n| total(findings.iter().enumerate().filter(|(m, _)| *m != n).map(|(_, f)| f), ceiling)).collect();
     for (finding, rest) in findings.iter_mut().zip(without) {
         finding.points = score.saturating_sub(rest);
     }

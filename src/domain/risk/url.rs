@@ -48,7 +48,10 @@ fn is_inner(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_inner_v4(ip),
         IpAddr::V6(ip) => {
-            ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || carried(ip).is_some_and(is_inner_v4)
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || carried(ip).is_some_and(is_inner_v4)
                 || matches!(ip.segments().first(), Some(0xfc00..=0xfdff | 0xfe80..=0xfeff))
         }
     }
@@ -56,8 +59,16 @@ fn is_inner(ip: IpAddr) -> bool {
 
 fn is_inner_v4(ip: Ipv4Addr) -> bool {
     let [a, b, ..] = ip.octets();
-    ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_broadcast() || ip.is_unspecified()
-        || ip.is_multicast() || a == 0 || (a == 100 && (64..128).contains(&b)) || (a == 198 && (18..20).contains(&b)) || a >= 240
+    ip.is_private()
+        || ip.is_loopback()
+        || ip.is_link_local()
+        || ip.is_broadcast()
+        || ip.is_unspecified()
+        || ip.is_multicast()
+        || a == 0
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 198 && (18..20).contains(&b))
+        || a >= 240
 }
 
 /// The IPv4 address inside a v4-mapped, v4-compatible, 6to4 (2002::/16) or NAT64 (64:ff9b::/96) address.
@@ -87,9 +98,18 @@ mod tests {
     #[test]
     fn inner_addresses_are_seen_in_every_spelling() {
         for text in [
-            "http://127.0.0.1/", "http://2130706433/", "http://0x7f.1/", "http://0177.0.0.1/", "http://[::1]/",
-            "http://[::ffff:10.0.0.1]/", "http://169.254.169.254/latest/meta-data", "http://[2002:7f00:1::]/",
-            "http://[64:ff9b::a9fe:a9fe]/", "http://[fec0::1]/", "http://localhost./", "http://metadata.google.internal/",
+            "http://127.0.0.1/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://0177.0.0.1/",
+            "http://[::1]/",
+            "http://[::ffff:10.0.0.1]/",
+            "http://169.254.169.254/latest/meta-data",
+            "http://[2002:7f00:1::]/",
+            "http://[64:ff9b::a9fe:a9fe]/",
+            "http://[fec0::1]/",
+            "http://localhost./",
+            "http://metadata.google.internal/",
         ] {
             assert!(look(text).iter().any(|f| f.reason.contains("inside")), "{text}");
         }

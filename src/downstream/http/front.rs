@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::reply::{CallStream, Closing, json, messages};
 use super::{HttpFront, Reach, Wrapped, plain};
-use crate::adapters::upstream::{Envelope, HttpUpstream, Id, InvokeError, RawResponse, Upstream};
+use crate::adapters::upstream::{Envelope, HttpUpstream, Id, InvokeError, RawResponse, Upstream, mirrored_text};
 use crate::domain::call::{Caller, ToolCall};
 use crate::domain::clock::Timestamp;
 use crate::domain::json::Value;
@@ -106,9 +106,7 @@ fn no_session(id: Option<&Id>) -> Response {
 }
 
 /// One message of a client.
-pub(super) async fn post(
-    front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller: Caller, headers: &HeaderMap, body: Bytes,
-) -> Response {
+pub(super) async fn post(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller: Caller, headers: &HeaderMap, body: Bytes) -> Response {
     let envelope = match Envelope::read(&body) {
         Ok(envelope) => envelope,
         Err(error) => return fail(StatusCode::BAD_REQUEST, None, error.code(), &error.to_string()),
@@ -152,23 +150,19 @@ fn mirrors(headers: &HeaderMap, name: &str, body: &str, required: bool) -> Resul
     match (values.next(), values.next()) {
         (None, _) if required => Err(format!("the header `{name}` is missing")),
         (None, _) => Ok(()),
-        (Some(value), None) if value.to_str().is_ok_and(|v| decoded(v).as_deref() == Some(body)) => Ok(()),
+        (Some(value), None) if value.to_str().is_ok_and(|v| mirrored_text(v).as_deref() == Some(body)) => Ok(()),
         _ => Err(format!("the header `{name}` does not say what the body says")),
-    }
-}
-
-/// A mirrored header's text: plain, or `=?base64?…?=`.
-fn decoded(value: &str) -> Option<String> {
-    use base64::Engine;
-    match value.strip_prefix("=?base64?").and_then(|v| v.strip_suffix("?=")) {
-        Some(text) => String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text).ok()?).ok(),
-        None => Some(value.to_owned()),
     }
 }
 
 /// A message for a server over HTTP.
 async fn through(
-    front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller: Caller, headers: &HeaderMap, envelope: &Envelope<'_>,
+    front: &Arc<HttpFront>,
+    name: &str,
+    wrapped: &Wrapped,
+    caller: Caller,
+    headers: &HeaderMap,
+    envelope: &Envelope<'_>,
     upstream: &HttpUpstream,
 ) -> Response {
     if let Some(id) = session_id(headers)
@@ -273,8 +267,14 @@ impl Work<'_> {
         }
         let (say, hear) = mpsc::channel(16);
         let attempt = Attempt {
-            server: self.wrapped.server.clone(), upstream: self.upstream, caller: self.caller, call: self.call,
-            id: self.id.clone(), headers, gone: gone.clone(), say,
+            server: self.wrapped.server.clone(),
+            upstream: self.upstream,
+            caller: self.caller,
+            call: self.call,
+            id: self.id.clone(),
+            headers,
+            gone: gone.clone(),
+            say,
         };
         let (route, hub, id) = (front.clone(), self.hub, self.id);
         front.tasks.spawn(async move {
@@ -292,9 +292,7 @@ impl Work<'_> {
 }
 
 /// A message for a server that is a child process.
-async fn to_child(
-    front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller: Caller, headers: &HeaderMap, envelope: &Envelope<'_>,
-) -> Response {
+async fn to_child(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller: Caller, headers: &HeaderMap, envelope: &Envelope<'_>) -> Response {
     let Reach::Child(settings) = &wrapped.reach else { return no_session(None) };
     let start_failed = |error: std::io::Error| {
         tracing::error!(%error, upstream = name, "the server could not be started");
@@ -357,7 +355,13 @@ async fn to_child(
 
 #[expect(clippy::too_many_arguments, reason = "everything that a call needs, gathered in one place")]
 async fn tool_call(
-    front: &Arc<HttpFront>, wrapped: &Wrapped, caller: Caller, headers: &HeaderMap, place: String, client_id: Id, mut call: ToolCall,
+    front: &Arc<HttpFront>,
+    wrapped: &Wrapped,
+    caller: Caller,
+    headers: &HeaderMap,
+    place: String,
+    client_id: Id,
+    mut call: ToolCall,
     hub: Arc<Hub>,
 ) -> Response {
     let token = call.protocol_meta.get("progressToken").map(crate::domain::json::canonical);
@@ -373,7 +377,8 @@ async fn tool_call(
     }
     let upstream: Arc<dyn Upstream> = hub.child.clone();
     let work = Work { front, wrapped, caller, place, headers, client_id, id, call, upstream, speaker, aside: Some(hear), hub: Some(hub) };
-    work.start(Vec::new()).await
+    let mirrors = HttpUpstream::forwarded(headers.iter());
+    work.start(mirrors).await
 }
 
 /// A request that is no tool call: sent to the child, and answered by what comes back for it.

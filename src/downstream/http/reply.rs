@@ -27,10 +27,8 @@ pub(super) fn json(status: StatusCode, text: impl Into<Body>) -> Response {
 }
 
 fn event_stream(body: Body) -> Response {
-    let headers = [
-        (CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache, no-transform"),
-        (HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
+    let headers =
+        [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache, no-transform"), (HeaderName::from_static("x-accel-buffering"), "no")];
     (StatusCode::OK, headers, body).into_response()
 }
 
@@ -82,7 +80,7 @@ impl CallStream {
     }
 
     /// The response: JSON where the answer is the first thing said, else a stream.
-    pub async fn respond(mut self) -> Response {
+    pub(super) async fn respond(mut self) -> Response {
         match tokio::time::timeout(PATIENCE, self.next()).await {
             Ok(Some(message)) if message.last && message.event.is_none() => {
                 self.finish();

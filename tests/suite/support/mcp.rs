@@ -46,12 +46,17 @@ impl Reply {
 
 impl Client {
     pub fn new(url: &str) -> Self {
-        Self { http: reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(60)).build().unwrap(), url: url.to_owned(), bearer: None }
+        Self {
+            http: reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(60)).build().unwrap(),
+            url: url.to_owned(),
+            bearer: None,
+        }
     }
 
     /// Sends bytes as they are.
     pub async fn send(&self, body: impl Into<reqwest::Body>, headers: &[(&str, &str)]) -> Result<Reply, reqwest::Error> {
-        let mut request = self.http.post(&self.url).header("content-type", "application/json").header("accept", "application/json, text/event-stream").body(body);
+        let mut request =
+            self.http.post(&self.url).header("content-type", "application/json").header("accept", "application/json, text/event-stream").body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -1,8 +1,6 @@
 //! Real parts: a gateway process, the sample ledger with its own record, an HTTP client that speaks MCP, and the
 //! invariant that must hold after every call.
 
-#![expect(clippy::disallowed_methods, reason = "tests set up their own processes and read their own environment")]
-
 pub mod invariant;
 pub mod mcp;
 
@@ -126,7 +124,9 @@ impl World {
             let text = format!(
                 "command = [\"{}\"]\naudience = \"ledger\"\nenv = {{ LEDGER_DB = \"{}\", LEDGER_ISSUER = \"{address}\", LEDGER_AUDIENCE = \"ledger\", \
                  LEDGER_INTROSPECTION = {{ file = \"{}\" }} }}\n",
-                ledger_server().display(), database.display(), scratch.0.join("introspection.secret").display()
+                ledger_server().display(),
+                database.display(),
+                scratch.0.join("introspection.secret").display()
             );
             (text, String::new())
         } else {
@@ -140,7 +140,10 @@ impl World {
         let text = format!(
             "[listen]\naddress = \"127.0.0.1:{port}\"\n[hold]\n{}\n[approver.anna]\n[approver.bert]\n[approver.olga]\n[caller.local]\nowner = \"{}\"\n\
              [credential.built-in]\nkind = \"signed-jwt\"\n[upstream.ledger]\n{upstream}introspection = {{ file = \"{}\" }}\n{}\n",
-            settings.hold, settings.owner, scratch.0.join("introspection.secret").display(), settings.more
+            settings.hold,
+            settings.owner,
+            scratch.0.join("introspection.secret").display(),
+            settings.more
         );
         let config = scratch.write("countersign.toml", &text);
         let stderr = scratch.0.join("stderr");
@@ -152,8 +155,14 @@ impl World {
     /// Starts the gateway and waits until it says that it is ready.
     pub fn start(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.stderr).unwrap();
-        let mut child = Command::new(countersign()).args(["serve", "--config"]).arg(&self.config)
-            .stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut child = Command::new(countersign())
+            .args(["serve", "--config"])
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.by_ref().any(|line| line.is_ok_and(|line| line.starts_with("listening inbox")));
         assert!(ready, "the gateway did not start:\n{}", self.log());
@@ -233,7 +242,8 @@ impl World {
 
     /// Everything the ledger received: tool, arguments, outcome.
     pub async fn received(&self) -> Vec<(String, Value, String)> {
-        let rows: Vec<(String, String, String)> = self.query(&self.scratch.0.join("ledger.db"), "SELECT tool, arguments, outcome FROM received ORDER BY id").await;
+        let rows: Vec<(String, String, String)> =
+            self.query(&self.scratch.0.join("ledger.db"), "SELECT tool, arguments, outcome FROM received ORDER BY id").await;
         rows.into_iter().map(|(tool, arguments, outcome)| (tool, serde_json::from_str(&arguments).unwrap(), outcome)).collect()
     }
 
@@ -289,7 +299,8 @@ where
     }
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(10));
     let mut connection = options.connect().await.unwrap();
-    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master").fetch_one(&mut connection).await.unwrap();
+    let tables: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name IN ('received', 'audit')").fetch_one(&mut connection).await.unwrap();
     if tables == 0 {
         // Just being made: nothing is in it.
         return Vec::new();

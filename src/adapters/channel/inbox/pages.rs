@@ -53,8 +53,11 @@ fn page(status: StatusCode, markup: Markup) -> Response {
     const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; \
                           frame-ancestors 'none'; base-uri 'none'";
     let headers = [
-        (CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, POLICY), (CACHE_CONTROL, "no-store"),
-        (axum::http::header::REFERRER_POLICY, "no-referrer"), (axum::http::header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (CACHE_CONTROL, "no-store"),
+        (axum::http::header::REFERRER_POLICY, "no-referrer"),
+        (axum::http::header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (axum::http::header::X_FRAME_OPTIONS, "DENY"),
     ];
     (status, headers, markup.into_string()).into_response()
@@ -122,9 +125,7 @@ struct Decision {
     reason: String,
 }
 
-async fn decide(
-    State(pages): State<Pages>, Path(id): Path<String>, headers: HeaderMap, Form(form): Form<Decision>,
-) -> Result<Response, Stop> {
+async fn decide(State(pages): State<Pages>, Path(id): Path<String>, headers: HeaderMap, Form(form): Form<Decision>) -> Result<Response, Stop> {
     let person = pages.person(&headers).await?;
     check_token(&person, &form.csrf)?;
     let shown = serde_json::from_value(serde_json::Value::String(form.digest)).map_err(|_| DeskError::Unknown)?;

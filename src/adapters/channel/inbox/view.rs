@@ -39,49 +39,57 @@ fn frame(title: &str, person: Option<&Person>, main: Markup) -> Markup {
 }
 
 /// A page with one message.
-pub fn message(title: &str, text: &str) -> Markup {
+pub(super) fn message(title: &str, text: &str) -> Markup {
     frame(title, None, html! { h1 { (title) } p { (text) } p { a href="/inbox" { "Back to the inbox" } } })
 }
 
 /// The page for whoever is not signed in.
-pub fn sign_in(token: Option<&str>) -> Markup {
-    frame("Sign in", None, html! {
-        h1 { "Sign in" }
-        @match token {
-            Some(token) => {
-                p { "This link signs you in as the approver it was made for. It works once." }
-                form method="post" action="/inbox/login" {
-                    input type="hidden" name="token" value=(token);
-                    button.approve { "Sign in" }
+pub(super) fn sign_in(token: Option<&str>) -> Markup {
+    frame(
+        "Sign in",
+        None,
+        html! {
+            h1 { "Sign in" }
+            @match token {
+                Some(token) => {
+                    p { "This link signs you in as the approver it was made for. It works once." }
+                    form method="post" action="/inbox/login" {
+                        input type="hidden" name="token" value=(token);
+                        button.approve { "Sign in" }
+                    }
+                }
+                None => {
+                    p { "You need a personal link. On the machine where Countersign runs:" }
+                    pre { "countersign approvals login YOUR-NAME" }
+                    p { "The link works once and for 15 minutes." }
                 }
             }
-            None => {
-                p { "You need a personal link. On the machine where Countersign runs:" }
-                pre { "countersign approvals login YOUR-NAME" }
-                p { "The link works once and for 15 minutes." }
-            }
-        }
-    })
+        },
+    )
 }
 
 /// Everything that waits, and what was decided lately.
-pub fn list(person: &Person, open: &[Approval], settled: &[Approval], now: Timestamp) -> Markup {
+pub(super) fn list(person: &Person, open: &[Approval], settled: &[Approval], now: Timestamp) -> Markup {
     let mine = |a: &&Approval| matches!(a, Approval::Pending(_)) && may_decide(person, a.request(), a.reviews()).is_ok();
     let (mine, others): (Vec<&Approval>, Vec<&Approval>) = open.iter().partition(mine);
     let title = if mine.is_empty() { "Inbox".to_owned() } else { format!("({}) Inbox", mine.len()) };
-    frame(&title, Some(person), html! {
-        h1 { "Waiting for you" }
-        @if mine.is_empty() { p.empty { "Nothing. Calls appear here by themselves." } }
-        @for approval in &mine { (row(approval, now)) }
-        @if !others.is_empty() {
-            h2 { "Under way" }
-            @for approval in &others { (row(approval, now)) }
-        }
-        @if !settled.is_empty() {
-            h2 { "Lately" }
-            @for approval in settled.iter().take(20) { (row(approval, now)) }
-        }
-    })
+    frame(
+        &title,
+        Some(person),
+        html! {
+            h1 { "Waiting for you" }
+            @if mine.is_empty() { p.empty { "Nothing. Calls appear here by themselves." } }
+            @for approval in &mine { (row(approval, now)) }
+            @if !others.is_empty() {
+                h2 { "Under way" }
+                @for approval in &others { (row(approval, now)) }
+            }
+            @if !settled.is_empty() {
+                h2 { "Lately" }
+                @for approval in settled.iter().take(20) { (row(approval, now)) }
+            }
+        },
+    )
 }
 
 fn row(approval: &Approval, now: Timestamp) -> Markup {
@@ -133,40 +141,46 @@ fn may_decide(person: &Person, request: &Request, reviews: &[Review]) -> Result<
 }
 
 /// One call, whole.
-pub fn one(person: &Person, approval: &Approval, settled: &[Approval], now: Timestamp) -> Markup {
+pub(super) fn one(person: &Person, approval: &Approval, settled: &[Approval], now: Timestamp) -> Markup {
     let request = approval.request();
-    let earlier: Vec<&Approval> = settled.iter()
+    let earlier: Vec<&Approval> = settled
+        .iter()
         .filter(|a| a.request().id != request.id && a.request().caller.name == request.caller.name)
         .filter(|a| a.request().tool == request.tool && a.request().binding.server == request.binding.server)
-        .take(5).collect();
-    frame(&visible(&request.title), Some(person), html! {
-        p.crumb { a href="/inbox" { "← Inbox" } " · " span.state { (approval.state()) } }
-        div.title { (score(request)) h1 { (visible(&request.title)) } }
-        (facts(request, approval, now))
-        h2 { "What will run" }
-        p.tool { code { (visible(&request.tool)) } " on " code { (request.binding.server) } }
-        (arguments(request))
-        @if request.extras != "{}" {
-            h3 { "Beside its arguments, the call carries" }
-            pre.value { (pretty_text(&request.extras)) }
-        }
-        h2 { "Why it is risky" }
-        (findings(request))
-        @if let Some(reason) = &request.stated_reason {
-            h2 { "What the agent says" }
-            p.unverified { b { "Unverified. " } (visible(reason)) }
-        }
-        @if let Some(prompt) = &request.stated_prompt {
-            h2 { "What the client says it was asked" }
-            p.unverified { b { "Unverified. " } (visible(prompt)) }
-        }
-        (verdicts(request, approval))
-        @if let Approval::Pending(stage) = approval { (decide(person, request, &stage.reviews)) }
-        h2 { "Before this" }
-        @if earlier.is_empty() { p.empty { "This caller has not asked for this tool lately." } }
-        @for before in &earlier { (row(before, now)) }
-        p.digest { "Call digest " code { (request.digest) } br; "Approval " code { (request.id) } }
-    })
+        .take(5)
+        .collect();
+    frame(
+        &visible(&request.title),
+        Some(person),
+        html! {
+            p.crumb { a href="/inbox" { "← Inbox" } " · " span.state { (approval.state()) } }
+            div.title { (score(request)) h1 { (visible(&request.title)) } }
+            (facts(request, approval, now))
+            h2 { "What will run" }
+            p.tool { code { (visible(&request.tool)) } " on " code { (request.binding.server) } }
+            (arguments(request))
+            @if request.extras != "{}" {
+                h3 { "Beside its arguments, the call carries" }
+                pre.value { (pretty_text(&request.extras)) }
+            }
+            h2 { "Why it is risky" }
+            (findings(request))
+            @if let Some(reason) = &request.stated_reason {
+                h2 { "What the agent says" }
+                p.unverified { b { "Unverified. " } (visible(reason)) }
+            }
+            @if let Some(prompt) = &request.stated_prompt {
+                h2 { "What the client says it was asked" }
+                p.unverified { b { "Unverified. " } (visible(prompt)) }
+            }
+            (verdicts(request, approval))
+            @if let Approval::Pending(stage) = approval { (decide(person, request, &stage.reviews)) }
+            h2 { "Before this" }
+            @if earlier.is_empty() { p.empty { "This caller has not asked for this tool lately." } }
+            @for before in &earlier { (row(before, now)) }
+            p.digest { "Call digest " code { (request.digest) } br; "Approval " code { (request.id) } }
+        },
+    )
 }
 
 fn facts(request: &Request, approval: &Approval, now: Timestamp) -> Markup {
