@@ -152,14 +152,15 @@ fn countersign() -> &'static str {
 }
 
 /// A configuration with a policy that lets `get_thing` through and asks for everything else.
-fn configuration(directory: &PathBuf, upstream: &str) -> PathBuf {
+fn configuration(directory: &std::path::Path, upstream: &str) -> PathBuf {
     let policies = directory.join("tool-policies/bench");
     std::fs::create_dir_all(&policies).unwrap();
     let policy = "server = \"bench\"\ntool = \"get_thing\"\neffect = \"read\"\n[arguments]\n\"/note\" = { role = \"text\" }\n[approval]\ntwo-from = \"never\"\n";
     std::fs::write(policies.join("get_thing.toml"), policy).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let text =
-        format!("[listen]\naddress = \"127.0.0.1:{port}\"\n[hold]\nbudget = \"10m\"\n[approver.anna]\n[upstream.bench]\nurl = \"{upstream}\"\n");
+    let text = format!(
+        "[listen]\naddress = \"127.0.0.1:{port}\"\n[hold]\nbudget = \"10m\"\n[approver.anna]\n[caller.local]\n[upstream.bench]\nurl = \"{upstream}\"\n"
+    );
     let file = directory.join("countersign.toml");
     std::fs::write(&file, text).unwrap();
     file
@@ -263,7 +264,7 @@ async fn measure() {
 }
 
 /// The same over pipes.
-fn stdio(directory: &PathBuf) {
+fn stdio(directory: &std::path::Path) {
     let this = std::env::current_exe().unwrap();
     let config = directory.join("countersign.toml");
     let mut direct = Command::new(&this);

@@ -28,6 +28,7 @@ use crate::domain::json::Limits;
 use crate::domain::policy::PolicySet;
 use crate::downstream::http::{FrontState, HttpFront, Reach, Wrapped};
 use crate::downstream::identity::{Callers, KeySource, Subject, TokenIssuer, Tokens};
+use crate::downstream::pipes;
 use crate::downstream::stdio::{StdioError, StdioFront};
 use crate::gateway::{Gateway, Server, Settings};
 use crate::system::{SystemClock, random_hex};
@@ -236,7 +237,7 @@ impl App {
         let caller = self.configured(caller)?;
         let server = Server { name: server.to_owned(), identity: child.command.join(" "), audience: server.to_owned(), is_child: true };
         let front = StdioFront { gateway: self.gateway.clone(), server: Arc::new(server), child: Arc::new(child), caller, limits: self.limits() };
-        Ok(front.run(tokio::io::stdin(), tokio::io::stdout(), &self.tasks, self.stop.clone()).await?)
+        Ok(front.run(pipes::input(), pipes::output(), &self.tasks, self.stop.clone()).await?)
     }
 
     /// How children of this program are started.

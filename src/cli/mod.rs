@@ -134,7 +134,12 @@ pub fn run() -> ExitCode {
         (false, false) => LevelFilter::INFO,
     };
     telemetry::start(level, std::io::stderr().is_terminal());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // One client on a pipe is answered soonest by one thread: every hand-over to another costs more than judging does.
+    let mut builder = match arguments.verb {
+        Verb::Wrap(_) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&Failure::from(error)),
     };

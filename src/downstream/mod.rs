@@ -7,5 +7,6 @@ mod answer;
 mod children;
 pub mod http;
 pub mod identity;
+pub mod pipes;
 mod speak;
 pub mod stdio;

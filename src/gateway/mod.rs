@@ -289,8 +289,10 @@ impl Gateway {
                     tracing::warn!(score = case.judged.assessment.score, server = %attempt.server.name, tool, "allowed a notable call");
                 }
                 let data = self.described(attempt, &case, json!({}));
+                // A credential names the record that stands behind it, so that one must be there already.
+                let synced = self.settings.sync_always || case.policy.credential.is_some();
                 let entry = self.entry(EventKind::Allowed, Some(case.key), Some(subject.clone()), data);
-                let receipt = self.store.commit(Change { entry, effects: vec![], synced: self.settings.sync_always }).await?;
+                let receipt = self.store.commit(Change { entry, effects: vec![], synced }).await?;
                 let permit = Permit::new(Grant::Allowed(allowed), receipt)?;
                 self.run_allowed(attempt, &case, permit, subject).await?;
             }

@@ -23,6 +23,8 @@ const AFTER_CANCEL: Duration = Duration::from_secs(10);
 const BEFORE_DEATH: Duration = Duration::from_secs(2);
 /// Largest answer that is kept for a caller that was gone when it came.
 const MOST_KEPT: usize = 1 << 20;
+/// An answer is read after it was handed on where it is longer than this.
+const LONG_ANSWER: usize = 16 << 10;
 /// The child's variable that holds a credential where the policy names none.
 const DEFAULT_VARIABLE: &str = "COUNTERSIGN_CREDENTIAL";
 
@@ -52,7 +54,10 @@ impl Gateway {
             Ok(last) => {
                 let (body, said) = last.message(minted.as_ref());
                 self.say(attempt, said).await;
-                // After the answer, off its way: what it says of itself, and its digest.
+                // What the answer says of itself, and its digest: off its way where that takes long.
+                if body.len() > LONG_ANSWER {
+                    tokio::task::yield_now().await;
+                }
                 let (result, is_error) = (Digest::of(&body), is_error(&body));
                 let data = json!({"result": result, "is_error": is_error}).to_string();
                 self.store.commit_later(self.entry(EventKind::Completed, Some(call), Some(subject), data));

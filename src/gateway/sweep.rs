@@ -65,6 +65,7 @@ impl Gateway {
     /// See [`SweepError`].
     pub async fn bury(&self, instances: &Instances) -> Result<(), SweepError> {
         for dead in instances.dead()? {
+            self.store.adopt(&dead.id).await?;
             self.settle_left_by(&dead.id, "the gateway ended while the call ran").await?;
             dead.buried();
         }

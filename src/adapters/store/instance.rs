@@ -20,9 +20,7 @@ impl Instances {
     /// # Errors
     /// If the file cannot be made or locked.
     pub fn register(database: &Path, id: &str) -> io::Result<Self> {
-        let mut directory = database.as_os_str().to_owned();
-        directory.push(".instances");
-        let directory = PathBuf::from(directory);
+        let directory = directory(database);
         std::fs::create_dir_all(&directory)?;
         // Made under another name and locked before it gets its own, so that nobody finds it unlocked.
         let making = directory.join(format!("{id}.new"));
@@ -46,7 +44,8 @@ impl Instances {
         for entry in std::fs::read_dir(&self.directory)? {
             let path = entry?.path();
             let Some(id) = path.file_name().and_then(|n| n.to_str()).map(str::to_owned) else { continue };
-            if id == self.id || id.ends_with(".new") {
+            // Only locks: `.new` is one in the making, `.spool` a gateway's spool.
+            if id == self.id || id.contains('.') {
                 continue;
             }
             let Ok(lock) = OpenOptions::new().write(true).open(&path) else { continue };
@@ -59,10 +58,18 @@ impl Instances {
 
     /// Takes this gateway's own file away: it ends as it should, and leaves nothing to clean up.
     pub fn leave(&self) {
+        drop(std::fs::remove_file(self.directory.join(format!("{}.spool", self.id))));
         if let Err(error) = std::fs::remove_file(self.directory.join(&self.id)) {
             tracing::warn!(%error, "could not remove this gateway's lock file");
         }
     }
+}
+
+/// Where the locks and spools beside a store are.
+pub(super) fn directory(database: &Path) -> PathBuf {
+    let mut directory = database.as_os_str().to_owned();
+    directory.push(".instances");
+    PathBuf::from(directory)
 }
 
 /// A gateway that ended without saying so.

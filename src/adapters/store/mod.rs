@@ -4,6 +4,7 @@
 //! there is no way to write one alone. Approvals carry a version, and every transition is a compare-and-swap.
 
 mod instance;
+mod spool;
 mod sqlite;
 mod writer;
 
@@ -68,6 +69,9 @@ pub trait Store: Send + Sync {
     /// Calls that `instance` let through by policy and whose end it did not record.
     async fn unfinished(&self, instance: &str) -> Result<Vec<Record>, StoreError>;
 
+    /// Moves what a dead gateway left in its spool into the store.
+    async fn adopt(&self, instance: &str) -> Result<(), StoreError>;
+
     /// Records after number `after`, at most `most`.
     async fn records(&self, after: i64, most: u32) -> Result<Vec<Record>, StoreError>;
 
@@ -109,8 +113,8 @@ pub struct Change {
     pub entry: Entry,
     /// The changes, in order.
     pub effects: Vec<Effect>,
-    /// Whether the commit is on disk, not only in the file, before it counts. Everything about approvals and
-    /// credentials is; records of calls that policy allows are where `[store] durability = "always"`.
+    /// Whether the commit is on disk, not only in a file, before it counts. Everything about approvals and credentials
+    /// is; records of calls that policy allows are where `[store] durability = "always"`, and else go through the spool.
     pub synced: bool,
 }
 
@@ -239,7 +243,7 @@ pub struct Session {
 }
 
 /// Why the store could not do it. Whatever the reason, no call runs.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another writer was first; read again and decide again.
     #[error("somebody else changed it first")]

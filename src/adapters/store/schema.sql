@@ -54,6 +54,10 @@ CREATE TABLE leases (
     expires_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX leases_open ON leases (instance) WHERE state IN ('intended', 'minted');
+CREATE TABLE spools (
+    instance TEXT PRIMARY KEY,
+    moved INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE signing_keys (
     kid TEXT PRIMARY KEY,
     created_at INTEGER NOT NULL,

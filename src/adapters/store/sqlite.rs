@@ -1,7 +1,7 @@
 //! The store in one SQLite file (WAL): the default, and the meeting point of all gateways on one machine.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +10,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+use super::spool::{self, Spool};
 use super::writer::{Job, Writer};
 use super::{Change, Lease, LeaseState, NewSession, Session, SigningKey, Store, StoreError, Versioned, Which};
 use crate::domain::audit::{Entry, EventKind, Receipt, Record};
@@ -29,7 +30,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The store in one SQLite file.
 pub struct Sqlite {
+    path: PathBuf,
     jobs: mpsc::Sender<Job>,
+    spool: Arc<Spool>,
+    spool_full: Arc<Notify>,
     pool: SqlitePool,
     changed: watch::Sender<u64>,
 }
@@ -60,10 +64,25 @@ impl Sqlite {
         let (changed, _) = watch::channel(0);
         let (jobs, queue) = mpsc::channel(4096);
         let unsynced = Arc::new(AtomicBool::new(false));
-        let writer = Writer { quick, synced, instance: instance.to_owned(), changed: changed.clone(), unsynced: unsynced.clone(), head: None };
+        let (spool, spool_full) = (Arc::new(Spool::new(path, instance)), Arc::new(Notify::new()));
+        let writer = Writer {
+            quick,
+            synced,
+            instance: instance.to_owned(),
+            changed: changed.clone(),
+            spool: spool.clone(),
+            full: spool_full.clone(),
+            unsynced: unsynced.clone(),
+        };
         tasks.spawn(writer.run(queue));
         tasks.spawn(look_out(pool.clone(), changed.clone(), unsynced, jobs.downgrade()));
-        Ok(Self { jobs, pool, changed })
+        Ok(Self { path: path.to_path_buf(), jobs, spool, spool_full, pool, changed })
+    }
+
+    fn waiting(&self, lines: usize) {
+        if lines >= 256 {
+            self.spool_full.notify_one();
+        }
     }
 
     /// The time of the last record, which the clock must not go behind.
@@ -190,18 +209,33 @@ fn lease(row: &SqliteRow) -> Result<Lease, StoreError> {
 #[async_trait]
 impl Store for Sqlite {
     async fn commit(&self, change: Change) -> Result<Receipt, StoreError> {
+        if change.effects.is_empty() && !change.synced {
+            let (kind, call) = (change.entry.kind, change.entry.call);
+            self.waiting(self.spool.append(change.entry)?);
+            return Ok(Receipt::assertion(0, kind, call));
+        }
         let (answer, receipt) = oneshot::channel();
         let gone = || StoreError::Unavailable("it is closed".into());
-        self.jobs.send(Job::Commit(change, Some(answer))).await.map_err(|_| gone())?;
+        self.jobs.send(Job::Commit(Box::new(change), answer)).await.map_err(|_| gone())?;
         receipt.await.map_err(|_| gone())?
     }
 
     fn commit_later(&self, entry: Entry) {
-        let change = Change { entry, effects: Vec::new(), synced: false };
-        // A full queue means that the store is slower than the calls: then the record of this call's end is lost, and
-        // recorded as unknown at the next start, rather than memory growing without bound.
-        if self.jobs.try_send(Job::Commit(change, None)).is_err() {
-            tracing::error!("the end of a call could not be recorded: the store is behind");
+        self.waiting(self.spool.push(entry));
+    }
+
+    async fn adopt(&self, instance: &str) -> Result<(), StoreError> {
+        let path = spool::path(&self.path, instance);
+        let lines = spool::read(&path)?;
+        if !lines.is_empty() {
+            let (answer, adopted) = oneshot::channel();
+            let gone = || StoreError::Unavailable("it is closed".into());
+            self.jobs.send(Job::Adopt(instance.to_owned(), lines, answer)).await.map_err(|_| gone())?;
+            adopted.await.map_err(|_| gone())??;
+        }
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Unavailable(format!("{}: {error}", path.display()))),
+            _ => Ok(()),
         }
     }
 

@@ -1,17 +1,18 @@
 //! The one task that writes. It takes whatever waits, writes it in one transaction and answers everybody, so that a
 //! burst of calls costs one sync.
 //!
-//! Two connections: one that syncs at every commit, one that only writes to the file. Records of calls that policy
-//! allows go through the second, one statement each when they come alone; they survive the death of this process, and
-//! are synced about once a second. Everything else goes through the first.
+//! Before anything else it moves the spool, so that records keep their order. Two connections: one that syncs at every
+//! commit, and one for the spool alone that only writes to the file and is synced about once a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection, Executor, Row};
-use tokio::sync::{mpsc, oneshot, watch};
+use sqlx::{Connection, Executor, QueryBuilder, Row};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::spool::{Line, Spool};
 use super::sqlite::unavailable;
 use super::{Change, Effect, LeaseState, StoreError};
 use crate::domain::approval::Approval;
@@ -20,31 +21,50 @@ use crate::domain::digest::Digest;
 
 /// What the writer is asked to do.
 pub(super) enum Job {
-    Commit(Change, Option<oneshot::Sender<Result<Receipt, StoreError>>>),
+    Adopt(String, Vec<Line>, oneshot::Sender<Result<(), StoreError>>),
+    Commit(Box<Change>, oneshot::Sender<Result<Receipt, StoreError>>),
     Flush(oneshot::Sender<()>),
 }
 
 /// Most changes in one transaction.
 const BATCH: usize = 256;
+/// Most records in one statement.
+const AT_ONCE: usize = 64;
+/// How long a record lies in the spool at most, while the store works.
+const SPOOL_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) struct Writer {
-    pub quick: SqliteConnection,
-    pub synced: SqliteConnection,
-    pub instance: String,
-    pub changed: watch::Sender<u64>,
+    pub(super) quick: SqliteConnection,
+    pub(super) synced: SqliteConnection,
+    pub(super) instance: String,
+    pub(super) changed: watch::Sender<u64>,
+    pub(super) spool: Arc<Spool>,
+    /// The spool has many lines.
+    pub(super) full: Arc<Notify>,
     /// Whether something was written that is not synced yet; whoever syncs resets it.
-    pub unsynced: Arc<AtomicBool>,
-    /// The last record, where it is known; other processes may write too, so it is only a guess until written.
-    pub head: Option<(i64, Digest)>,
+    pub(super) unsynced: Arc<AtomicBool>,
 }
 
 impl Writer {
     /// Writes until nobody can ask any more.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(BATCH);
-        while jobs.recv_many(&mut batch, BATCH).await > 0 {
-            self.write(std::mem::take(&mut batch)).await;
+        let full = self.full.clone();
+        let mut spooled = tokio::time::interval(SPOOL_EVERY);
+        spooled.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                count = jobs.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    self.write(std::mem::take(&mut batch)).await;
+                }
+                _ = spooled.tick() => self.move_spool().await,
+                () = full.notified() => self.move_spool().await,
+            }
         }
+        self.move_spool().await;
         let Self { quick, synced, .. } = self;
         for connection in [quick, synced] {
             if let Err(error) = connection.close().await {
@@ -53,89 +73,108 @@ impl Writer {
         }
     }
 
+    /// Moves the spool by itself.
+    async fn move_spool(&mut self) {
+        let lines = self.spool.take();
+        if lines.is_empty() && !self.spool.is_refusing() {
+            return;
+        }
+        match transact(&mut self.quick, &self.instance, &lines, &[]).await {
+            Ok(_) => {
+                self.spool.moved();
+                self.unsynced.store(true, Ordering::Relaxed);
+            }
+            Err(error) => self.refused(lines, &error),
+        }
+    }
+
+    fn refused(&self, lines: Vec<Line>, error: &StoreError) {
+        // Once: it is tried again ten times a second.
+        if !self.spool.is_refusing() {
+            tracing::error!(%error, "records of calls could not be written; no call runs until they are");
+        }
+        self.spool.put_back(lines);
+    }
+
     async fn write(&mut self, batch: Vec<Job>) {
-        let mut changes = Vec::new();
-        let mut flushes = Vec::new();
+        let (mut changes, mut answers, mut flushes) = (Vec::new(), Vec::new(), Vec::new());
         for job in batch {
             match job {
-                Job::Commit(change, answer) => changes.push((change, answer)),
+                Job::Adopt(instance, lines, answer) => {
+                    let adopted = transact(&mut self.synced, &instance, &lines, &[]).await;
+                    // Whoever asked has gone with its gateway.
+                    let _ = answer.send(adopted.map(drop));
+                }
+                Job::Commit(change, answer) => {
+                    changes.push(*change);
+                    answers.push(answer);
+                }
                 Job::Flush(done) => flushes.push(done),
             }
         }
-        let plain = changes.iter().all(|(change, _)| change.effects.is_empty() && !change.synced);
-        let touched = changes.iter().any(|(change, _)| !change.effects.is_empty());
-        let (changes, answers): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
-        let results = match (plain, changes.as_slice()) {
-            (_, []) => Vec::new(),
-            (true, [one]) => vec![self.append_alone(&one.entry).await],
-            _ => self.transact(changes, plain).await,
-        };
-        for (answer, result) in answers.into_iter().zip(results) {
-            match (answer, result) {
+        if changes.is_empty() {
+            self.move_spool().await;
+        } else {
+            let lines = self.spool.take();
+            let touched = changes.iter().any(|change| !change.effects.is_empty());
+            let results = match transact(&mut self.synced, &self.instance, &lines, &changes).await {
+                Ok(results) => {
+                    self.spool.moved();
+                    results
+                }
+                Err(error) => {
+                    if !lines.is_empty() {
+                        self.refused(lines, &error);
+                    }
+                    changes.iter().map(|_| Err(error.clone())).collect()
+                }
+            };
+            for (answer, result) in answers.into_iter().zip(results) {
                 // A caller that has gone has no use for its receipt.
-                (Some(answer), result) => drop(answer.send(result)),
-                (None, Err(error)) => tracing::error!(%error, "a record could not be written"),
-                (None, Ok(_)) => {}
+                drop(answer.send(result));
+            }
+            if touched {
+                self.changed.send_modify(|n| *n += 1);
             }
         }
         for done in flushes {
             let _ = done.send(());
         }
-        if touched {
-            self.changed.send_modify(|n| *n += 1);
-        }
-        self.unsynced.fetch_or(plain, Ordering::Relaxed);
-    }
-
-    /// One record in one statement: no transaction to open, and a lost race for its number is simply run again.
-    async fn append_alone(&mut self, entry: &Entry) -> Result<Receipt, StoreError> {
-        for _ in 0..100 {
-            let (seq, previous) = match self.head {
-                Some(head) => head,
-                None => head(&mut self.quick).await?,
-            };
-            match append(&mut self.quick, &self.instance, entry, seq + 1, previous).await {
-                Ok(hash) => {
-                    self.head = Some((seq + 1, hash));
-                    return Ok(Receipt::assertion(seq + 1, entry.kind, entry.call));
-                }
-                Err(error) => {
-                    self.head = None;
-                    let taken = matches!(&error, sqlx::Error::Database(e) if e.is_unique_violation());
-                    if !taken {
-                        return Err(unavailable(error));
-                    }
-                }
-            }
-        }
-        Err(StoreError::Unavailable("other gateways write too fast".into()))
-    }
-
-    /// Many changes in one transaction; one that conflicts is left out alone.
-    async fn transact(&mut self, changes: Vec<Change>, plain: bool) -> Vec<Result<Receipt, StoreError>> {
-        let count = changes.len();
-        let connection = if plain { &mut self.quick } else { &mut self.synced };
-        self.head = None;
-        match transact(connection, &self.instance, changes).await {
-            Ok((results, head)) => {
-                self.head = Some(head);
-                results
-            }
-            Err(error) => {
-                // Whether the transaction was open or not, none may be after this.
-                drop(connection.execute("ROLLBACK").await);
-                let text = error.to_string();
-                (0..count).map(|_| Err(StoreError::Unavailable(text.clone()))).collect()
-            }
-        }
     }
 }
 
-type Written = (Vec<Result<Receipt, StoreError>>, (i64, Digest));
+type Results = Vec<Result<Receipt, StoreError>>;
 
-async fn transact(connection: &mut SqliteConnection, instance: &str, changes: Vec<Change>) -> Result<Written, StoreError> {
+/// The lines of a spool and then many changes, in one transaction; a change that conflicts is left out alone.
+async fn transact(connection: &mut SqliteConnection, instance: &str, lines: &[Line], changes: &[Change]) -> Result<Results, StoreError> {
+    let done = attempt(connection, instance, lines, changes).await;
+    if done.is_err() {
+        // Whether the transaction was open or not, none may be after this.
+        drop(connection.execute("ROLLBACK").await);
+    }
+    done
+}
+
+async fn attempt(connection: &mut SqliteConnection, instance: &str, lines: &[Line], changes: &[Change]) -> Result<Results, StoreError> {
     connection.execute("BEGIN IMMEDIATE").await.map_err(unavailable)?;
     let (mut seq, mut previous) = head(connection).await?;
+    if let Some(last) = lines.last() {
+        let moved: Option<i64> = sqlx::query_scalar("SELECT moved FROM spools WHERE instance = ?")
+            .bind(instance)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(unavailable)?;
+        let new: Vec<&Entry> = lines.iter().filter(|line| line.number > moved.unwrap_or(0)).map(|line| &line.entry).collect();
+        for some in new.chunks(AT_ONCE) {
+            (seq, previous) = append(connection, instance, some, seq, previous).await.map_err(unavailable)?;
+        }
+        sqlx::query("INSERT INTO spools (instance, moved) VALUES (?, ?) ON CONFLICT DO UPDATE SET moved = max(moved, excluded.moved)")
+            .bind(instance)
+            .bind(last.number)
+            .execute(&mut *connection)
+            .await
+            .map_err(unavailable)?;
+    }
     let mut results = Vec::with_capacity(changes.len());
     for change in changes {
         connection.execute("SAVEPOINT change").await.map_err(unavailable)?;
@@ -148,8 +187,7 @@ async fn transact(connection: &mut SqliteConnection, instance: &str, changes: Ve
         }
         match applied {
             Ok(()) => {
-                previous = append(connection, instance, &change.entry, seq + 1, previous).await.map_err(unavailable)?;
-                seq += 1;
+                (seq, previous) = append(connection, instance, &[&change.entry], seq, previous).await.map_err(unavailable)?;
                 results.push(Ok(Receipt::assertion(seq, change.entry.kind, change.entry.call)));
             }
             Err(StoreError::Conflict) => {
@@ -161,7 +199,7 @@ async fn transact(connection: &mut SqliteConnection, instance: &str, changes: Ve
         connection.execute("RELEASE change").await.map_err(unavailable)?;
     }
     connection.execute("COMMIT").await.map_err(unavailable)?;
-    Ok((results, (seq, previous)))
+    Ok(results)
 }
 
 async fn head(connection: &mut SqliteConnection) -> Result<(i64, Digest), StoreError> {
@@ -172,21 +210,26 @@ async fn head(connection: &mut SqliteConnection) -> Result<(i64, Digest), StoreE
     }
 }
 
-async fn append(connection: &mut SqliteConnection, instance: &str, entry: &Entry, seq: i64, previous: Digest) -> Result<Digest, sqlx::Error> {
-    let own = hash(seq, instance, entry, &previous);
-    sqlx::query("INSERT INTO audit (seq, instance, kind, at, call, subject, data, previous, hash) VALUES (?,?,?,?,?,?,?,?,?)")
-        .bind(seq)
-        .bind(instance)
-        .bind(entry.kind.name())
-        .bind(entry.at.0)
-        .bind(entry.call.map(|c| c.digest().bytes().to_vec()))
-        .bind(entry.subject.as_deref())
-        .bind(entry.data.as_str())
-        .bind(previous.bytes().as_slice())
-        .bind(own.bytes().as_slice())
-        .execute(connection)
-        .await?;
-    Ok(own)
+/// Appends records behind number `seq`, in one statement: each costs a turn of the connection's thread, however many
+/// rows it has. Answers the new head.
+async fn append(
+    connection: &mut SqliteConnection,
+    instance: &str,
+    entries: &[&Entry],
+    mut seq: i64,
+    mut previous: Digest,
+) -> Result<(i64, Digest), sqlx::Error> {
+    let mut insert = QueryBuilder::new("INSERT INTO audit (seq, instance, kind, at, call, subject, data, previous, hash) ");
+    insert.push_values(entries, |mut row, entry| {
+        seq += 1;
+        let own = hash(seq, instance, entry, &previous);
+        row.push_bind(seq).push_bind(instance).push_bind(entry.kind.name()).push_bind(entry.at.0);
+        row.push_bind(entry.call.map(|c| c.digest().bytes().to_vec())).push_bind(entry.subject.as_deref());
+        row.push_bind(entry.data.as_str()).push_bind(previous.bytes().to_vec()).push_bind(own.bytes().to_vec());
+        previous = own;
+    });
+    insert.build().execute(connection).await?;
+    Ok((seq, previous))
 }
 
 async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &str, at: i64) -> Result<(), StoreError> {

@@ -102,7 +102,7 @@ impl EventKind {
 }
 
 /// What is to be recorded; the store adds number, time, chain.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// What happened.
     pub kind: EventKind,
@@ -154,7 +154,8 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Asserts that record `seq` of this kind, about this call, is in the store.
+    /// Asserts that record `seq` of this kind, about this call, is in the store; 0 where it is in the store's spool and
+    /// gets its number a moment later.
     pub fn assertion(seq: i64, kind: EventKind, call: Option<CallDigest>) -> Self {
         Self { seq, kind, call }
     }

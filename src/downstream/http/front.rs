@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::reply::{CallStream, Closing, json, messages};
+use super::reply::{CallStream, Closing, Detaching, json, messages};
 use super::{HttpFront, Reach, Wrapped, plain};
 use crate::adapters::upstream::{Envelope, HttpUpstream, Id, InvokeError, RawResponse, Upstream, mirrored_text};
 use crate::domain::call::{Caller, ToolCall};
@@ -277,7 +277,7 @@ impl Work<'_> {
             say,
         };
         let (route, hub, id) = (front.clone(), self.hub, self.id);
-        front.tasks.spawn(async move {
+        let work = async move {
             route.gateway.call(attempt).await;
             if sessions {
                 route.state.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
@@ -285,9 +285,10 @@ impl Work<'_> {
             if let Some(hub) = hub {
                 hub.close(&id);
             }
-        });
+        };
+        let work = Some(Detaching::new(work, &front.tasks));
         let guard = (!sessions).then(|| gone.drop_guard());
-        CallStream { hear, aside: self.aside, speaker: self.speaker, guard }.respond().await
+        CallStream { work, hear, aside: self.aside, speaker: self.speaker, guard }.respond().await
     }
 }
 

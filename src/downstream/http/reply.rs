@@ -1,5 +1,7 @@
 //! Responses: one message as JSON, or many as server-sent events.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,6 +12,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
+use tokio_util::task::TaskTracker;
 
 use super::Frames;
 use crate::adapters::upstream::event;
@@ -34,11 +37,47 @@ fn event_stream(body: Body) -> Response {
 
 /// What belongs to one tool call: what the gateway says of it, and what else the server says meanwhile.
 pub(super) struct CallStream {
+    /// The route of the call, as far as it still goes.
+    pub(super) work: Option<Detaching>,
     pub hear: mpsc::Receiver<Said>,
     pub aside: Option<mpsc::Receiver<Bytes>>,
     pub speaker: Speaker,
     /// In the stateless era closing the stream cancels the call: dropping this does.
     pub guard: Option<DropGuard>,
+}
+
+/// Work that a request does itself, with no other task to wake, and that goes on by itself when the request is over or
+/// its client is lost: what was begun is recorded to its end.
+pub(super) struct Detaching {
+    work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    tasks: TaskTracker,
+}
+
+impl Detaching {
+    pub(super) fn new(work: impl Future<Output = ()> + Send + 'static, tasks: &TaskTracker) -> Self {
+        Self { work: Some(Box::pin(work)), tasks: tasks.clone() }
+    }
+}
+
+impl Future for Detaching {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(work) = &mut self.work else { return Poll::Ready(()) };
+        let done = work.as_mut().poll(context);
+        if done.is_ready() {
+            self.work = None;
+        }
+        done
+    }
+}
+
+impl Drop for Detaching {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.tasks.spawn(work);
+        }
+    }
 }
 
 /// Runs a closure when dropped.
@@ -75,6 +114,12 @@ impl CallStream {
                     }
                     None => return None,
                 },
+                () = async {
+                    match &mut self.work {
+                        Some(work) => work.await,
+                        None => std::future::pending().await,
+                    }
+                } => self.work = None,
             }
         }
     }
