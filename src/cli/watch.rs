@@ -38,7 +38,12 @@ impl Drop for Screen {
 
 enum Asked {
     Nothing,
-    Reason { verdict: ReviewVerdict, text: String },
+    /// For the call that was chosen when the key was pressed: the list may move while somebody types.
+    Reason {
+        approval: Box<Approval>,
+        verdict: ReviewVerdict,
+        text: String,
+    },
 }
 
 pub(super) async fn run(app: &App, approver: &str) -> Result<(), Failure> {
@@ -71,24 +76,24 @@ pub(super) async fn run(app: &App, approver: &str) -> Result<(), Failure> {
                 chosen = chosen.saturating_sub(1);
                 Asked::Nothing
             }
-            (Asked::Nothing, KeyCode::Char('a')) if !open.is_empty() && hidden == 0 => {
-                Asked::Reason { verdict: ReviewVerdict::Approve, text: String::new() }
-            }
-            (Asked::Nothing, KeyCode::Char('d')) if !open.is_empty() => Asked::Reason { verdict: ReviewVerdict::Deny, text: String::new() },
-            (Asked::Reason { .. }, KeyCode::Esc) => Asked::Nothing,
-            (Asked::Reason { verdict, mut text }, KeyCode::Char(c)) => {
-                text.push(c);
-                Asked::Reason { verdict, text }
-            }
-            (Asked::Reason { verdict, mut text }, KeyCode::Backspace) => {
-                text.pop();
-                Asked::Reason { verdict, text }
-            }
-            (Asked::Reason { verdict, text }, KeyCode::Enter) => {
-                // What is decided is what was drawn: its digest says so.
-                if let Some(approval) = open.get(chosen) {
-                    note = decide(app, approver, approval, verdict, text).await;
+            (Asked::Nothing, KeyCode::Char(key @ ('a' | 'd'))) if key == 'd' || hidden == 0 => match open.get(chosen) {
+                Some(approval) => {
+                    let verdict = if key == 'a' { ReviewVerdict::Approve } else { ReviewVerdict::Deny };
+                    Asked::Reason { approval: Box::new(approval.clone()), verdict, text: String::new() }
                 }
+                None => Asked::Nothing,
+            },
+            (Asked::Reason { .. }, KeyCode::Esc) => Asked::Nothing,
+            (Asked::Reason { approval, verdict, mut text }, KeyCode::Char(c)) => {
+                text.push(c);
+                Asked::Reason { approval, verdict, text }
+            }
+            (Asked::Reason { approval, verdict, mut text }, KeyCode::Backspace) => {
+                text.pop();
+                Asked::Reason { approval, verdict, text }
+            }
+            (Asked::Reason { approval, verdict, text }, KeyCode::Enter) => {
+                note = decide(app, approver, &approval, verdict, text).await;
                 Asked::Nothing
             }
             (asked, _) => asked,
@@ -141,7 +146,9 @@ fn draw(out: &mut Stdout, app: &App, approver: &str, open: &[Approval], chosen: 
     }
     let bottom = match asked {
         Asked::Nothing => "up/down choose   a approve   d deny   q quit".to_owned(),
-        Asked::Reason { verdict, text } => format!("{verdict:?}: reason (enter decides, escape does not): {text}_"),
+        Asked::Reason { approval, verdict, text } => {
+            format!("{verdict:?} `{}`: reason (enter decides, escape does not): {text}_", visible(&approval.request().title))
+        }
     };
     queue!(out, Clear(ClearType::All))?;
     // What does not fit is said, never cut in silence: then this is not the place to decide.

@@ -100,6 +100,40 @@ async fn headers_must_say_what_the_body_says() {
 }
 
 #[tokio::test]
+async fn a_header_that_mirrors_an_argument_must_say_what_it_says() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let answer = |body: String| async move {
+        let message: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let region = json!({"type": "string", "x-mcp-header": "Region"});
+        let result = match message["method"].as_str() {
+            Some("tools/list") => json!({"tools": [{"name": "get_region", "inputSchema": {"type": "object", "properties": {"region": region}}}]}),
+            _ => {
+                CALLS.fetch_add(1, Ordering::SeqCst);
+                json!({"content": []})
+            }
+        };
+        ([("content-type", "application/json")], json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string())
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let more = format!("[upstream.regions]\nurl = \"http://{}/\"\n", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/", axum::routing::post(answer))).await.unwrap() });
+    let policy = "server = \"regions\"\ntool = \"get_region\"\neffect = \"read\"\n[approval]\ntwo-from = \"never\"\n".to_owned();
+    let settings = crate::support::Settings { more, policies: vec![("../regions/get_region.toml", policy)], ..Default::default() };
+    let world = World::with(settings).await;
+    let client = Client::new(&format!("{}/mcp/regions", world.address));
+    let body = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"get_region\",\"arguments\":{\"region\":\"eu\"}}}";
+    for (header, status, code) in [("us", 400, -32020), ("=?base64?dXM=?=", 400, -32020), ("eu", 200, 0), ("=?base64?ZXU=?=", 200, 0)] {
+        let headers =
+            [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "get_region"), ("mcp-param-region", header)];
+        let reply = client.send(body, &headers).await.unwrap();
+        assert_eq!((reply.status, reply.code()), (status, code), "{header}: {}", reply.text);
+    }
+    assert_eq!(CALLS.load(Ordering::SeqCst), 2);
+    world.check().await;
+}
+
+#[tokio::test]
 async fn foreign_hosts_and_origins_are_refused() {
     let world = World::new().await;
     let client = Client::new(&world.mcp());

@@ -56,7 +56,8 @@ fn page(status: StatusCode, markup: Markup) -> Response {
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (CACHE_CONTROL, "no-store"),
-        (axum::http::header::REFERRER_POLICY, "no-referrer"),
+        // Not `no-referrer`: browsers then send forms with the origin `null`, which is not ours.
+        (axum::http::header::REFERRER_POLICY, "same-origin"),
         (axum::http::header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (axum::http::header::X_FRAME_OPTIONS, "DENY"),
     ];

@@ -153,32 +153,37 @@ pub(super) fn one(person: &Person, approval: &Approval, settled: &[Approval], no
         &visible(&request.title),
         Some(person),
         html! {
-            p.crumb { a href="/inbox" { "← Inbox" } " · " span.state { (approval.state()) } }
-            div.title { (score(request)) h1 { (visible(&request.title)) } }
-            (facts(request, approval, now))
-            h2 { "What will run" }
-            p.tool { code { (visible(&request.tool)) } " on " code { (request.binding.server) } }
-            (arguments(request))
-            @if request.extras != "{}" {
-                h3 { "Beside its arguments, the call carries" }
-                pre.value { (pretty_text(&request.extras)) }
-            }
-            h2 { "Why it is risky" }
-            (findings(request))
-            @if let Some(reason) = &request.stated_reason {
-                h2 { "What the agent says" }
-                p.unverified { b { "Unverified. " } (visible(reason)) }
-            }
-            @if let Some(prompt) = &request.stated_prompt {
-                h2 { "What the client says it was asked" }
-                p.unverified { b { "Unverified. " } (visible(prompt)) }
-            }
-            (verdicts(request, approval))
-            @if let Approval::Pending(stage) = approval { (decide(person, request, &stage.reviews)) }
-            h2 { "Before this" }
-            @if earlier.is_empty() { p.empty { "This caller has not asked for this tool lately." } }
-            @for before in &earlier { (row(before, now)) }
-            p.digest { "Call digest " code { (request.digest) } br; "Approval " code { (request.id) } }
+            p.crumb {
+            a href="/inbox" { "← Inbox" } " · " span.state { (approval.state()) }
+            @if let Some(end) = approval.runs_out() { " · " (ticking(end, now)) " left" }
+        }
+        div.title { (score(request)) h1 { (visible(&request.title)) } }
+        h2 { "What will run" }
+        p.tool { code { (visible(&request.tool)) } " on " code { (request.binding.server) } }
+        (arguments(request))
+        @if request.extras != "{}" {
+            h3 { "Beside its arguments, the call carries" }
+            pre.value { (pretty_text(&request.extras)) }
+        }
+        h2 { "Why it is risky" }
+        (findings(request))
+        h2 { "Who, where, for how long" }
+        (facts(request, approval, now))
+        @if let Some(reason) = &request.stated_reason {
+            h2 { "What the agent says" }
+            p.unverified { b { "Unverified. " } (visible(reason)) }
+        }
+        @if let Some(prompt) = &request.stated_prompt {
+            h2 { "What the client says it was asked" }
+            p.unverified { b { "Unverified. " } (visible(prompt)) }
+        }
+        h2 { "Before this" }
+        @if earlier.is_empty() { p.empty { "This caller has not asked for this tool lately." } }
+        @for before in &earlier { (row(before, now)) }
+        (verdicts(request, approval))
+        // Last, so that whoever decides has passed everything above.
+        @if let Approval::Pending(stage) = approval { (decide(person, request, &stage.reviews)) }
+        p.digest { "Call digest " code { (request.digest) } br; "Approval " code { (request.id) } }
         },
     )
 }
