@@ -33,7 +33,7 @@ use crate::downstream::stdio::{StdioError, StdioFront};
 use crate::gateway::{Gateway, Server, Settings};
 use crate::system::{SystemClock, random_hex};
 use config::{Algorithm, Config, CredentialKind, SecretError, UpstreamFile};
-use policies::{LoadError, Source};
+use policies::{Fingerprint, LoadError, Source};
 
 /// How long a graceful end may take.
 const LAST: Duration = Duration::from_secs(15);
@@ -44,6 +44,7 @@ pub struct App {
     pub gateway: Arc<Gateway>,
     config: Config,
     source: Source,
+    fingerprint: Fingerprint,
     keys: KeyRing,
     instances: Option<Arc<Instances>>,
     launch: Launch,
@@ -118,6 +119,8 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::starting_at(store.last_time().await?));
         let store: Arc<dyn Store> = Arc::new(store);
         let source = Source::new(config.policies.clone(), config.defaults.clone());
+        // Before they are read: what changes from here on is a change.
+        let fingerprint = source.fingerprint();
         let policies = source.load()?;
         let keys = KeyRing::default();
         let mut issuers: HashMap<String, Arc<dyn Issuer>> = HashMap::new();
@@ -141,6 +144,7 @@ impl App {
             gateway: Arc::new(gateway),
             config,
             source,
+            fingerprint,
             keys,
             instances: None,
             launch: launcher()?,
@@ -181,7 +185,7 @@ impl App {
         }
         let (gateway, locks, stop) = (self.gateway.clone(), instances.clone(), self.stop.clone());
         self.tasks.spawn(async move { gateway.sweep(&locks, stop).await });
-        self.tasks.spawn(policies::watch(self.source.clone(), self.gateway.clone(), self.stop.clone()));
+        self.tasks.spawn(policies::watch(self.source.clone(), self.fingerprint.clone(), self.gateway.clone(), self.stop.clone()));
         self.tasks.spawn(keys::keep(self.gateway.clone(), self.keys.clone(), self.config.credentials.clone(), self.stop.clone()));
         self.instances = Some(instances);
         Ok(())
@@ -217,12 +221,17 @@ impl App {
         };
         let (front, gateway) = (Arc::new(front), self.gateway.clone());
         self.tasks.spawn(async move {
+            let mut said = false;
             while !stop.is_cancelled() {
                 if let Ok(listener) = TcpListener::bind(address).await {
                     if let Err(error) = http::serve(listener, front, gateway, stop).await {
                         tracing::error!(%error, "the inbox ended");
                     }
                     return;
+                }
+                if !said {
+                    said = true;
+                    tracing::info!("{address} is taken: another gateway hosts the inbox there, or another program must give way");
                 }
                 drop(tokio::time::timeout(Duration::from_secs(1), stop.cancelled()).await);
             }

@@ -23,6 +23,9 @@ pub struct Source {
     defaults: Defaults,
 }
 
+/// Names, times and sizes of the policy files.
+pub type Fingerprint = Vec<(PathBuf, Option<SystemTime>, u64)>;
+
 /// Why policies could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -68,7 +71,7 @@ impl Source {
     }
 
     /// Names, times and sizes: what changes when a file does.
-    fn fingerprint(&self) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
+    pub fn fingerprint(&self) -> Fingerprint {
         let files = self.files().unwrap_or_default();
         let look = |path: PathBuf| match std::fs::metadata(&path) {
             Ok(meta) => (path, meta.modified().ok(), meta.len()),
@@ -92,9 +95,8 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>, depth: u8) -> Result<(), 
     Ok(())
 }
 
-/// Looks for changes until stopped. A set that does not compile leaves the old one in force, loudly.
-pub(super) async fn watch(source: Source, gateway: Arc<Gateway>, stop: CancellationToken) {
-    let mut loaded = source.fingerprint();
+/// Looks for changes since `loaded` until stopped. A set that does not compile leaves the old one in force, loudly.
+pub(super) async fn watch(source: Source, mut loaded: Fingerprint, gateway: Arc<Gateway>, stop: CancellationToken) {
     let mut seen = loaded.clone();
     while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
         let now = source.fingerprint();

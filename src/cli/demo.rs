@@ -297,7 +297,7 @@ async fn decide(stage: &Stage, auto: Option<Auto>) -> Result<Approval, Failure> 
                 }
             }
         }
-        drop(tokio::time::timeout(Duration::from_secs(1), changes.changed()).await);
+        drop(tokio::time::timeout(Duration::from_secs(1), changes.recv()).await);
     }
 }
 

@@ -53,7 +53,7 @@ fn asked(waiting: &Waiting) -> String {
 
 fn executed(refusal: &Refusal) -> Value {
     match refusal {
-        Refusal::Unknown { .. } => "unknown".into(),
+        Refusal::Unknown { .. } | Refusal::Running { .. } => "unknown".into(),
         Refusal::Answered { .. } => true.into(),
         _ => false.into(),
     }
@@ -101,6 +101,14 @@ fn words(refusal: &Refusal) -> (String, &'static str, Option<&str>) {
         Refusal::Answered { approval } => (
             format!("This call was executed once, and its result went to another request of yours (approval {approval}). Nothing was executed now."),
             "answered",
+            Some(approval),
+        ),
+        Refusal::Running { approval } => (
+            format!(
+                "This call is being executed right now, for another request of yours (approval {approval}). Repeat exactly the same call to \
+                 collect its result; it is not executed again."
+            ),
+            "running",
             Some(approval),
         ),
         Refusal::Unknown { subject } => (

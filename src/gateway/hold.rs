@@ -3,9 +3,12 @@
 //! The same call repeated finds the approval that is there: it attaches, redeems, or is told how it ended. It never
 //! asks twice, and never runs twice. Nothing runs for a client that has gone.
 
-use serde_json::json;
+use std::sync::Arc;
 
-use super::{Attempt, Case, Gateway, Refusal, RouteError, Said};
+use serde_json::json;
+use tokio::sync::broadcast;
+
+use super::{Attempt, Case, Gateway, Refusal, RouteError, Said, TURNS};
 use crate::adapters::store::{Change, Effect, StoreError, Versioned};
 use crate::adapters::upstream::Answer;
 use crate::domain::approval::{Approval, CredentialShown, IsApproved, Outcome, RedeemError, Request, Stage, Terms};
@@ -15,6 +18,19 @@ use crate::domain::json::{Value, canonical};
 use crate::domain::permit::{Grant, Permit};
 use crate::domain::policy::RuleDecision;
 use crate::system::random_hex;
+
+/// Resolves when the approval `id` changed, or may have.
+async fn changed(changes: &mut broadcast::Receiver<Arc<str>>, id: &str) {
+    loop {
+        match changes.recv().await {
+            Ok(other) if *other != *id => {}
+            // Changed, or so much changed meanwhile that it may be among it.
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            // The store is closed: the program ends.
+            Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
+        }
+    }
+}
 
 impl Gateway {
     /// Steps 6 to 13 of a call that people must approve.
@@ -55,15 +71,18 @@ impl Gateway {
             }
             let left = budget.saturating_sub(self.clock.now().since(started));
             tokio::select! {
-                _ = changes.changed() => {}
+                () = changed(&mut changes, &id) => {}
                 _ = progress.tick(), if has_token => {
                     self.say(attempt, Said::Waiting(self.waiting(&held.approval))).await;
                 }
                 () = attempt.gone.cancelled() => return Ok(()),
                 () = attempt.say.closed() => return Ok(()),
                 () = tokio::time::sleep(left) => {
-                    let pending = Refusal::Pending(self.waiting(&held.approval));
-                    self.say(attempt, Said::Refused(pending)).await;
+                    let refusal = match &held.approval {
+                        Approval::Redeemed(_) | Approval::Dispatched(_) => Refusal::Running { approval: id },
+                        _ => Refusal::Pending(self.waiting(&held.approval)),
+                    };
+                    self.say(attempt, Said::Refused(refusal)).await;
                     return Ok(());
                 }
             }
@@ -74,7 +93,7 @@ impl Gateway {
     /// The approval of this call: the one that is there, or a new one. There is none where nobody could approve it.
     async fn attach(&self, attempt: &Attempt, case: &Case, quorum: u8) -> Result<Result<Versioned, Refusal>, RouteError> {
         // Each turn either finds one, opens one, or lost a race that somebody else won.
-        loop {
+        for _ in 0..TURNS {
             if let Some(found) = self.store.find(case.key, self.clock.now()).await? {
                 let found = self.expired(found).await?;
                 if !matches!(&found.approval, Approval::Settled(stage) if matches!(stage.is.outcome, Outcome::Expired { .. })) {
@@ -113,6 +132,7 @@ impl Gateway {
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(StoreError::Conflict.into())
     }
 
     /// What approvers are asked. Refused where fewer people are left than must approve.

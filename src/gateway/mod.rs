@@ -31,7 +31,7 @@ use crate::domain::approval::{Approval, Outcome};
 use crate::domain::audit::{Entry, EventKind, Receipt};
 use crate::domain::call::{Binding, CallDigest, Caller, ToolCall};
 use crate::domain::clock::Clock;
-use crate::domain::decision::{Decision, Enforcement, decide};
+use crate::domain::decision::{Decision, Enforcement, decide, verdict};
 use crate::domain::digest::Digest;
 use crate::domain::json::canonical;
 use crate::domain::permit::{Grant, Permit};
@@ -40,6 +40,9 @@ use crate::domain::risk::{Band, History, carries_secret};
 use crate::domain::text::shortened;
 use crate::system::random_hex;
 use definitions::Definitions;
+
+/// How many lost races in a row are too many: then nothing is decided, and whoever asked is told.
+const TURNS: usize = 100;
 
 /// Everything that a call needs on its way.
 pub struct Gateway {
@@ -172,6 +175,11 @@ pub enum Refusal {
         /// The approval's id.
         approval: String,
     },
+    /// It runs right now, for another request of the same caller.
+    Running {
+        /// The approval's id.
+        approval: String,
+    },
     /// It may have run; it is not run again.
     Unknown {
         /// The approval or attempt.
@@ -201,8 +209,9 @@ struct Described<'a> {
     band: Band,
     findings: Vec<serde_json::Value>,
     policy: Digest,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    shadow: bool,
+    /// In shadow mode: what would have become of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stated_prompt: Option<String>,
     #[serde(flatten)]
@@ -344,7 +353,7 @@ impl Gateway {
             band: assessment.band,
             findings: assessment.findings.iter().map(|f| json!({"signal": f.signal, "pointer": f.pointer, "points": f.points})).collect(),
             policy: case.policy.digest,
-            shadow: self.settings.enforcement == Enforcement::Shadow,
+            shadow: (self.settings.enforcement == Enforcement::Shadow).then(|| format!("{:?}", verdict(&case.policy, &case.judged))),
             stated_prompt: stated(attempt.call.stated_prompt.as_deref()),
             more,
         };

@@ -1,12 +1,13 @@
 //! People's verdicts: judged here, whatever channel they came by.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
-use super::Gateway;
+use super::{Gateway, TURNS};
 use crate::adapters::channel::{DeskError, Person, ReviewDesk, SignedIn, Verdict};
 use crate::adapters::store::{Change, Effect, NewSession, StoreError, Versioned, Which};
 use crate::domain::approval::{Approval, Review, ReviewError};
@@ -38,7 +39,7 @@ impl Gateway {
     /// # Errors
     /// If it is neither pending nor approved.
     pub async fn withdraw(&self, id: &str, why: &str) -> Result<Approval, DeskError> {
-        loop {
+        for _ in 0..TURNS {
             let found = self.store.approval(id).await?.ok_or(DeskError::Unknown)?;
             let found = self.expired(found).await?;
             let request = found.approval.request().clone();
@@ -57,6 +58,7 @@ impl Gateway {
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(StoreError::Conflict.into())
     }
 
     /// A one-time login for an approver, to be put in a link.
@@ -77,7 +79,7 @@ impl Gateway {
 impl ReviewDesk for Gateway {
     async fn review(&self, verdict: Verdict) -> Result<Approval, DeskError> {
         // Each turn wins, fails for good, or lost a race that somebody else won.
-        loop {
+        for _ in 0..TURNS {
             let found = self.store.approval(&verdict.approval).await?.ok_or(DeskError::Unknown)?;
             let found = self.expired(found).await?;
             let request = found.approval.request().clone();
@@ -117,6 +119,7 @@ impl ReviewDesk for Gateway {
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(StoreError::Conflict.into())
     }
 
     async fn approval(&self, id: &str) -> Result<Option<Approval>, DeskError> {
@@ -153,7 +156,7 @@ impl ReviewDesk for Gateway {
         Ok(self.store.end_session(Digest::of(cookie.as_bytes())).await?)
     }
 
-    fn changes(&self) -> watch::Receiver<u64> {
+    fn changes(&self) -> broadcast::Receiver<Arc<str>> {
         self.store.changes()
     }
 

@@ -25,6 +25,9 @@ const BEFORE_DEATH: Duration = Duration::from_secs(2);
 const MOST_KEPT: usize = 1 << 20;
 /// An answer is read after it was handed on where it is longer than this.
 const LONG_ANSWER: usize = 16 << 10;
+/// How often, and how many times, the record of a call's end is tried again.
+const SETTLE_AGAIN: Duration = Duration::from_secs(1);
+const SETTLE_TRIES: usize = 120;
 /// The child's variable that holds a credential where the policy names none.
 const DEFAULT_VARIABLE: &str = "COUNTERSIGN_CREDENTIAL";
 
@@ -109,12 +112,30 @@ impl Gateway {
         }
         let held = Versioned { approval: dispatched, version: held.version + 1 };
         let end = self.send(attempt, permit, minted.as_ref(), false).await;
-        let settled = self.settle(attempt, &held, &end, minted.as_ref()).await;
+        let mut settled = self.settle(attempt, &held, &end, minted.as_ref()).await;
+        // It went out: whatever fails from here on, nobody may be told that it did not run.
+        if let Err(error) = &settled {
+            tracing::error!(%error, approval = id, "the end of a call could not be recorded; it is tried again");
+            self.deliver(attempt, Said::Refused(Refusal::Unknown { subject: id.clone() })).await;
+        }
+        let told = settled.is_err();
+        for _ in 0..SETTLE_TRIES {
+            if settled.is_ok() {
+                break;
+            }
+            tokio::time::sleep(SETTLE_AGAIN).await;
+            settled = self.settle(attempt, &held, &end, minted.as_ref()).await;
+        }
         self.revoke_minted(minted, call).await;
-        let (held, outcome, said) = settled?;
+        // Never recorded: the gateway after this one finds it dispatched, and records its outcome as unknown.
+        let Ok((held, outcome, said)) = settled else { return Ok(()) };
         self.channel.tell(&held.approval).await;
-        if self.deliver(attempt, said).await && matches!(outcome, Outcome::Completed { .. }) {
-            self.delivered(&held, &outcome).await?;
+        if !told
+            && self.deliver(attempt, said).await
+            && matches!(outcome, Outcome::Completed { .. })
+            && let Err(error) = self.delivered(&held, &outcome).await
+        {
+            tracing::error!(%error, approval = id, "it could not be recorded that the answer was taken: it is kept");
         }
         Ok(())
     }

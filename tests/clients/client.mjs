@@ -25,6 +25,8 @@ const decide = async (verdict) => {
     waiting = run("approvals", "list", "--json").split("\n").filter(Boolean).map((line) => JSON.parse(line)).filter((w) => w.state === "pending");
     await sleep(50);
   }
+  // What this client is told must be read before its own thread is kept busy.
+  await sleep(200);
   const path = `/inbox/${waiting[0].id}`;
   const page = await browse(path);
   const field = (name) => [...page.matchAll(new RegExp(`name="${name}" value="([^"]+)"`, "g"))].at(-1)[1];

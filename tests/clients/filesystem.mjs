@@ -12,6 +12,8 @@ const run = (...args) => execFileSync(COUNTERSIGN, args, { encoding: "utf8", std
 const decide = async (verdict) => {
   for (let n = 0; n < 400; n += 1) {
     const waiting = run("approvals", "list", "--json").split("\n").filter(Boolean).map((line) => JSON.parse(line)).filter((w) => w.state === "pending");
+    // What this client is told must be read before its own thread is kept busy.
+    await sleep(200);
     if (waiting.length) return run("approvals", verdict, waiting[0].id, "--yes");
     await sleep(50);
   }

@@ -5,8 +5,10 @@
 
 mod inbox;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
 pub use inbox::{Inbox, pages};
 
@@ -69,8 +71,8 @@ pub trait ReviewDesk: Send + Sync {
     /// If the store does not answer.
     async fn sign_out(&self, cookie: &str) -> Result<(), DeskError>;
 
-    /// Changes whenever an approval may have changed.
-    fn changes(&self) -> watch::Receiver<u64>;
+    /// Tells the id of each approval that changed.
+    fn changes(&self) -> broadcast::Receiver<Arc<str>>;
 
     /// The present.
     fn now(&self) -> Timestamp;

@@ -9,9 +9,10 @@ mod sqlite;
 mod writer;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
 pub use instance::Instances;
 pub use sqlite::Sqlite;
@@ -99,8 +100,9 @@ pub trait Store: Send + Sync {
     /// Ends a session.
     async fn end_session(&self, token: Digest) -> Result<(), StoreError>;
 
-    /// Changes whenever an approval may have changed, in this process or another that shares the store.
-    fn changes(&self) -> watch::Receiver<u64>;
+    /// Tells the id of each approval that changed, in this process or another that shares the store; the same change
+    /// perhaps twice. Whoever falls behind must look at everything it waits for.
+    fn changes(&self) -> broadcast::Receiver<Arc<str>>;
 
     /// Waits until everything queued is written.
     async fn flush(&self);

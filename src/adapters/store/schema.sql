@@ -19,9 +19,11 @@ CREATE TABLE approvals (
     runs_out INTEGER,
     findable_until INTEGER NOT NULL,
     asked_at INTEGER NOT NULL,
+    touched INTEGER NOT NULL,
     body TEXT NOT NULL,
     answer BLOB
 ) STRICT;
+CREATE INDEX approvals_touched ON approvals (touched);
 CREATE UNIQUE INDEX approvals_open ON approvals (key) WHERE state IN ('pending', 'approved', 'redeemed', 'dispatched');
 CREATE INDEX approvals_key ON approvals (key, findable_until);
 CREATE INDEX approvals_state ON approvals (state, asked_at);

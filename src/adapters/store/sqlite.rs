@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::spool::{self, Spool};
@@ -35,7 +35,7 @@ pub struct Sqlite {
     spool: Arc<Spool>,
     spool_full: Arc<Notify>,
     pool: SqlitePool,
-    changed: watch::Sender<u64>,
+    changed: broadcast::Sender<Arc<str>>,
 }
 
 impl Sqlite {
@@ -56,12 +56,11 @@ impl Sqlite {
             // Checkpoints are made beside the calls, once a second, never inside one.
             .pragma("wal_autocheckpoint", "0")
             .disable_statement_logging();
-        let mut synced = options.clone().synchronous(SqliteSynchronous::Full).connect().await.map_err(unavailable)?;
-        prepare(&mut synced, path).await?;
+        let synced = first(&options.clone().synchronous(SqliteSynchronous::Full), path).await?;
         let quick = options.clone().synchronous(SqliteSynchronous::Normal).connect().await.map_err(unavailable)?;
         let reading = options.synchronous(SqliteSynchronous::Normal);
         let pool = SqlitePoolOptions::new().max_connections(4).min_connections(1).connect_with(reading).await.map_err(unavailable)?;
-        let (changed, _) = watch::channel(0);
+        let (changed, _) = broadcast::channel(1024);
         let (jobs, queue) = mpsc::channel(4096);
         let unsynced = Arc::new(AtomicBool::new(false));
         let (spool, spool_full) = (Arc::new(Spool::new(path, instance)), Arc::new(Notify::new()));
@@ -101,6 +100,26 @@ fn private(path: &Path) -> std::io::Result<()> {
     std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }
 
+/// The first connection, with the tables made. After a gateway was killed the file is repaired by whoever opens it
+/// first, and SQLite does not let others wait for that: they try again.
+async fn first(options: &SqliteConnectOptions, path: &Path) -> Result<sqlx::SqliteConnection, StoreError> {
+    let mut tries = 0;
+    loop {
+        let opened = async {
+            let mut connection = options.connect().await.map_err(unavailable)?;
+            prepare(&mut connection, path).await?;
+            Ok(connection)
+        };
+        match opened.await {
+            Err(StoreError::Unavailable(why)) if why.contains("locked") && tries < 50 => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
 async fn prepare(connection: &mut sqlx::SqliteConnection, path: &Path) -> Result<(), StoreError> {
     // IMMEDIATE: two processes that start at once must not both make the tables.
     connection.execute("BEGIN IMMEDIATE").await.map_err(unavailable)?;
@@ -124,10 +143,11 @@ async fn prepare(connection: &mut sqlx::SqliteConnection, path: &Path) -> Result
 
 /// Looks for commits of other processes while somebody waits for changes, and once a second moves what was written to
 /// the file onto the disk.
-async fn look_out(pool: SqlitePool, changed: watch::Sender<u64>, unsynced: Arc<AtomicBool>, alive: mpsc::WeakSender<Job>) {
+async fn look_out(pool: SqlitePool, changed: broadcast::Sender<Arc<str>>, unsynced: Arc<AtomicBool>, alive: mpsc::WeakSender<Job>) {
     let Ok(mut connection) = pool.acquire().await.map(sqlx::pool::PoolConnection::detach) else { return };
     let mut last = 0i64;
     let mut looks = 0u64;
+    let mut seen = sqlx::query_scalar("SELECT coalesce(max(touched), 0) FROM approvals").fetch_one(&mut connection).await.unwrap_or(0i64);
     while alive.upgrade().is_some() {
         tokio::time::sleep(LOOK_EVERY).await;
         looks += 1;
@@ -143,7 +163,16 @@ async fn look_out(pool: SqlitePool, changed: watch::Sender<u64>, unsynced: Arc<A
         match sqlx::query_scalar::<_, i64>("PRAGMA data_version").fetch_one(&mut connection).await {
             Ok(version) if version != last => {
                 last = version;
-                changed.send_modify(|n| *n += 1);
+                match touched_after(&mut connection, seen).await {
+                    Ok(rows) => {
+                        for (id, touched) in rows {
+                            seen = seen.max(touched);
+                            // Nobody may be waiting for any.
+                            drop(changed.send(id.into()));
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "could not look for changes"),
+                }
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "could not look for changes"),
@@ -151,6 +180,10 @@ async fn look_out(pool: SqlitePool, changed: watch::Sender<u64>, unsynced: Arc<A
     }
     drop(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").await);
     drop(connection.close().await);
+}
+
+async fn touched_after(connection: &mut sqlx::SqliteConnection, seen: i64) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    sqlx::query_as("SELECT id, touched FROM approvals WHERE touched > ? ORDER BY touched").bind(seen).fetch_all(connection).await
 }
 
 pub(super) fn unavailable(error: sqlx::Error) -> StoreError {
@@ -419,7 +452,7 @@ impl Store for Sqlite {
         done.map(drop).map_err(unavailable)
     }
 
-    fn changes(&self) -> watch::Receiver<u64> {
+    fn changes(&self) -> broadcast::Receiver<Arc<str>> {
         self.changed.subscribe()
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Executor, QueryBuilder, Row};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
 use super::spool::{Line, Spool};
 use super::sqlite::unavailable;
@@ -37,7 +37,8 @@ pub(super) struct Writer {
     pub(super) quick: SqliteConnection,
     pub(super) synced: SqliteConnection,
     pub(super) instance: String,
-    pub(super) changed: watch::Sender<u64>,
+    /// Hears which approvals were changed.
+    pub(super) changed: broadcast::Sender<Arc<str>>,
     pub(super) spool: Arc<Spool>,
     /// The spool has many lines.
     pub(super) full: Arc<Notify>,
@@ -116,7 +117,6 @@ impl Writer {
             self.move_spool().await;
         } else {
             let lines = self.spool.take();
-            let touched = changes.iter().any(|change| !change.effects.is_empty());
             let results = match transact(&mut self.synced, &self.instance, &lines, &changes).await {
                 Ok(results) => {
                     self.spool.moved();
@@ -129,12 +129,13 @@ impl Writer {
                     changes.iter().map(|_| Err(error.clone())).collect()
                 }
             };
-            for (answer, result) in answers.into_iter().zip(results) {
+            for ((answer, result), change) in answers.into_iter().zip(results).zip(&changes) {
+                if result.is_ok() {
+                    // Nobody may be waiting for any.
+                    change.effects.iter().filter_map(touched).for_each(|id| drop(self.changed.send(id.into())));
+                }
                 // A caller that has gone has no use for its receipt.
                 drop(answer.send(result));
-            }
-            if touched {
-                self.changed.send_modify(|n| *n += 1);
             }
         }
         for done in flushes {
@@ -180,7 +181,7 @@ async fn attempt(connection: &mut SqliteConnection, instance: &str, lines: &[Lin
         connection.execute("SAVEPOINT change").await.map_err(unavailable)?;
         let mut applied = Ok(());
         for effect in &change.effects {
-            applied = apply(connection, effect, instance, change.entry.at.0).await;
+            applied = apply(connection, effect, instance, change.entry.at.0, seq + 1).await;
             if applied.is_err() {
                 break;
             }
@@ -232,12 +233,12 @@ async fn append(
     Ok((seq, previous))
 }
 
-async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &str, at: i64) -> Result<(), StoreError> {
+async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &str, at: i64, seq: i64) -> Result<(), StoreError> {
     let done = match effect {
         Effect::Open(approval) => {
             let request = approval.request();
             let result = sqlx::query(
-                "INSERT INTO approvals (id, version, key, state, instance, runs_out, findable_until, asked_at, body) VALUES (?,1,?,?,NULL,?,?,?,?)",
+                "INSERT INTO approvals (id, version, key, state, instance, runs_out, findable_until, asked_at, touched, body) VALUES (?,1,?,?,NULL,?,?,?,?,?)",
             )
             .bind(request.id.as_str())
             .bind(request.key.digest().bytes().to_vec())
@@ -245,6 +246,7 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
             .bind(approval.runs_out().map(|t| t.0))
             .bind(approval.findable_until().0)
             .bind(request.asked_at.0)
+            .bind(seq)
             .bind(body(approval)?)
             .execute(connection)
             .await;
@@ -259,10 +261,20 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
                 Approval::Dispatched(s) => Some(s.is.instance.as_str()),
                 _ => None,
             };
-            let done = sqlx::query("UPDATE approvals SET version = version + 1, state = ?, instance = ?, runs_out = ?, findable_until = ?, body = ? WHERE id = ? AND version = ?")
-                .bind(next.approval.state()).bind(holder).bind(next.approval.runs_out().map(|t| t.0))
-                .bind(next.approval.findable_until().0).bind(body(&next.approval)?)
-                .bind(next.approval.request().id.as_str()).bind(next.version).execute(connection).await;
+            let done = sqlx::query(
+                "UPDATE approvals SET version = version + 1, state = ?, instance = ?, runs_out = ?, findable_until = ?, touched = ?, body = ?
+                 WHERE id = ? AND version = ?",
+            )
+            .bind(next.approval.state())
+            .bind(holder)
+            .bind(next.approval.runs_out().map(|t| t.0))
+            .bind(next.approval.findable_until().0)
+            .bind(seq)
+            .bind(body(&next.approval)?)
+            .bind(next.approval.request().id.as_str())
+            .bind(next.version)
+            .execute(connection)
+            .await;
             if done.as_ref().is_ok_and(|d| d.rows_affected() == 0) {
                 return Err(StoreError::Conflict);
             }
@@ -325,6 +337,15 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
         }
     };
     done.map(drop).map_err(unavailable)
+}
+
+/// The approval that an effect changes, if one.
+fn touched(effect: &Effect) -> Option<&str> {
+    match effect {
+        Effect::Open(approval) => Some(&approval.request().id),
+        Effect::Advance(next) => Some(&next.approval.request().id),
+        _ => None,
+    }
 }
 
 fn body(approval: &Approval) -> Result<String, StoreError> {

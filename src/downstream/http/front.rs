@@ -32,6 +32,8 @@ const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const STATELESS: &str = "2026-07-28";
 /// Most sessions at once; a new one beyond that is refused.
 const MOST_SESSIONS: usize = 10_000;
+/// Most of them that have a child process of their own.
+const MOST_CHILDREN: usize = 256;
 /// How long a session lives that nobody uses.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -61,10 +63,11 @@ impl HttpFront {
     fn remember(&self, id: &str, upstream: &str, caller: &Caller, hub: Option<Arc<Hub>>) -> bool {
         let used = self.gateway.clock.now();
         let mut sessions = self.state.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if sessions.0.len() >= MOST_SESSIONS {
+        if hub.is_some() || sessions.0.len() >= MOST_SESSIONS {
             sessions.0.retain(|_, s| used.since(s.used) < IDLE && s.hub.as_ref().is_none_or(|hub| !hub.ended()));
         }
-        if sessions.0.len() >= MOST_SESSIONS {
+        let children = || sessions.0.values().filter(|s| s.hub.is_some()).count();
+        if sessions.0.len() >= MOST_SESSIONS || (hub.is_some() && children() >= MOST_CHILDREN) {
             return false;
         }
         sessions.0.insert(id.to_owned(), Session { caller: caller.clone(), upstream: upstream.to_owned(), hub, used });

@@ -17,6 +17,7 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use maud::Markup;
 use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::view;
 use crate::adapters::channel::{DeskError, Person, ReviewDesk, Verdict};
@@ -202,12 +203,11 @@ async fn logout(State(pages): State<Pages>, headers: HeaderMap, Form(form): Form
 /// A line whenever something may have changed, and a comment every 15 s.
 async fn events(State(pages): State<Pages>, headers: HeaderMap) -> Result<Response, Stop> {
     pages.person(&headers).await?;
-    let mut changes = pages.desk.changes();
-    changes.mark_unchanged();
+    let changes = pages.desk.changes();
     let stream = futures_util::stream::unfold(changes, |mut changes| async move {
-        let line = match tokio::time::timeout(Duration::from_secs(15), changes.changed()).await {
-            Ok(Ok(())) => Bytes::from_static(b"data: changed\n\n"),
-            Ok(Err(_)) => return None,
+        let line = match tokio::time::timeout(Duration::from_secs(15), changes.recv()).await {
+            Ok(Ok(_) | Err(RecvError::Lagged(_))) => Bytes::from_static(b"data: changed\n\n"),
+            Ok(Err(RecvError::Closed)) => return None,
             Err(_) => Bytes::from_static(b":\n\n"),
         };
         Some((Ok::<_, Infallible>(line), changes))
