@@ -54,6 +54,15 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Take a question back, or make an approval void before it is used
+    #[command(after_help = "Example: countersign approvals withdraw 3f9c2a --reason 'wrong branch'")]
+    Withdraw {
+        /// The approval's id, or the beginning of it
+        id: String,
+        /// Why
+        #[arg(long, default_value = "withdrawn from the terminal")]
+        reason: String,
+    },
     /// Watch and decide, live
     #[command(after_help = "Example: countersign approvals watch --as anna")]
     Watch {
@@ -87,6 +96,7 @@ pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Fail
         Verb::Show { id, json } => show(&app, &id, json).await,
         Verb::Approve(decision) => decide(&app, &approvers, decision, ReviewVerdict::Approve).await,
         Verb::Deny(decision) => decide(&app, &approvers, decision, ReviewVerdict::Deny).await,
+        Verb::Withdraw { id, reason } => withdraw(&app, &id, &reason).await,
         Verb::Login { name } => login(&app, &address, &name).await,
         Verb::Watch { approver } => match acting(&approvers, approver) {
             Ok(approver) => watch::run(&app, &approver).await,
@@ -259,6 +269,13 @@ async fn decide(app: &App, approvers: &[String], decision: Decision, verdict: Re
         assurance: assurance(),
     };
     let next = app.gateway.review(verdict).await.map_err(|error| Failure::from(error).code(Code::Failed))?;
+    print(&format!("it is now {}", next.state()));
+    Ok(())
+}
+
+async fn withdraw(app: &App, id: &str, reason: &str) -> Result<(), Failure> {
+    let id = find(app, id).await?.request().id.clone();
+    let next = app.gateway.withdraw(&id, &format!("{reason} ({})", assurance())).await?;
     print(&format!("it is now {}", next.state()));
     Ok(())
 }

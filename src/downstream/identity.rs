@@ -151,7 +151,8 @@ impl TokenIssuer {
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &checks)
             .map_err(|_| IdentityError::Invalid("its signature, audience, issuer or time is wrong, or a claim is missing"))?
             .claims;
-        if claims.exp - claims.iat > LONGEST {
+        // From now as well: a token that says it is from the future must not live on until then.
+        if claims.exp.saturating_sub(claims.iat) > LONGEST || claims.exp.saturating_sub(clock.now().seconds()) > LONGEST {
             return Err(IdentityError::Invalid("it lives longer than an hour"));
         }
         Ok(claims)

@@ -101,6 +101,19 @@ fn the_core_does_nothing() {
 }
 
 #[test]
+fn only_stores_say_that_a_record_is_stored() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let asserting: Vec<String> = files
+        .iter()
+        .filter(|file| fs::read_to_string(file).unwrap().contains("Receipt::assertion("))
+        .map(|file| file.strip_prefix(&root).unwrap().to_string_lossy().into_owned())
+        .collect();
+    assert!(!asserting.is_empty() && asserting.iter().all(|file| file.starts_with("adapters/store/")), "{asserting:?}");
+}
+
+#[test]
 fn a_test_of_the_reader_itself() {
     let text = "use crate::domain::json::{a, b};\nuse crate::domain::{call, risk::x};\nlet x = crate::system::random_hex();";
     assert_eq!(named(text), ["domain/json", "domain/call", "domain/risk", "system/random_hex"]);

@@ -91,6 +91,16 @@ async fn only_good_tokens_of_known_subjects_get_in() {
         ("no expiry", changed("exp", Value::Null), 401),
         ("not yet", changed("nbf", json!(now() + 600)), 401),
         ("lives a day", changed("exp", json!(now() + 86_400)), 401),
+        (
+            "from the future",
+            {
+                let mut claims = claims();
+                claims["iat"] = json!(now() + 900_000);
+                claims["exp"] = json!(now() + 900_300);
+                idp.sign(&claims)
+            },
+            401,
+        ),
         ("unmapped subject", changed("sub", json!("spiffe://example.org/agent/unknown")), 403),
     ];
     for (what, token, status) in bad {

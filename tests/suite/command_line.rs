@@ -48,6 +48,7 @@ fn every_verb_has_help_with_an_example() {
         "approvals approve",
         "approvals deny",
         "approvals watch",
+        "approvals withdraw",
         "approvals login",
         "audit verify",
         "audit show",

@@ -124,6 +124,23 @@ async fn progress_flows_where_the_client_gave_a_token() {
 }
 
 #[tokio::test]
+async fn what_is_withdrawn_does_not_run() {
+    let world = World::new().await;
+    let client = Client::new(&world.mcp());
+    let withdraw = async {
+        let waiting = world.one_waiting().await;
+        let (code, text) = world.run(&["approvals", "withdraw", waiting["id"].as_str().unwrap(), "--reason", "changed our mind"]);
+        assert!(code == 0 && text.contains("cancelled"), "{text}");
+        let (code, text) = world.decide("approve", waiting["id"].as_str().unwrap(), "anna");
+        assert!(code != 0 && text.contains("no longer waiting"), "{text}");
+    };
+    let (reply, ()) = tokio::join!(client.call("refund_payment", refund(8000)), withdraw);
+    assert_eq!(reply.state(), "cancelled", "{}", reply.text);
+    assert_eq!(world.received_of("refund_payment").await, 0);
+    world.check().await;
+}
+
+#[tokio::test]
 async fn two_must_approve_what_is_critical_and_the_owner_is_none_of_them() {
     let world = World::new().await;
     let client = Client::new(&world.mcp());
