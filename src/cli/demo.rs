@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, audit, print};
+use super::{Failure, asked_to_end, audit, print};
 use crate::adapters::channel::ReviewDesk;
 use crate::app::App;
 use crate::app::config::Config;
@@ -54,7 +54,10 @@ const IBAN: &str = "DE02120300000000202051";
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let directory = std::env::temp_dir().join(format!("countersign-demo-{}", random_hex::<4>().map_err(|e| Failure::said(e.to_string()))?));
-    let played = play(&directory, arguments.auto).await;
+    let played = tokio::select! {
+        played = play(&directory, arguments.auto) => played,
+        () = asked_to_end() => Err(Failure::said("stopped before the end")),
+    };
     drop(std::fs::remove_dir_all(&directory));
     played
 }
