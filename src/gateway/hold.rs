@@ -14,6 +14,7 @@ use crate::adapters::upstream::Answer;
 use crate::domain::approval::{Approval, CredentialShown, IsApproved, Outcome, RedeemError, Request, Stage, Terms};
 use crate::domain::audit::EventKind;
 use crate::domain::call::CallDigest;
+use crate::domain::decision::{Decision, Enforcement, decide};
 use crate::domain::json::{Value, canonical};
 use crate::domain::permit::{Grant, Permit};
 use crate::domain::policy::RuleDecision;
@@ -219,7 +220,17 @@ impl Gateway {
         let id = Some(request.id.clone());
         let reviewers: Vec<String> = stage.reviews.iter().map(|review| review.approver.clone()).collect();
         let eligible = |name: &str| self.approvers.iter().any(|known| known == name) && case.policy.ask.approvers.iter().any(|n| n == name);
-        let redeemed = stage.clone().redeem(case.key, eligible, &self.settings.instance, self.clock.now());
+        // Judged again: an approval is of no use where more is asked for now than was given.
+        let needed = match decide(&case.policy, &case.judged, case.key, Enforcement::Enforce) {
+            Decision::Allow(_) => 0,
+            Decision::Approve { quorum } => quorum,
+            Decision::Deny { .. } => u8::MAX,
+        };
+        let redeemed = if stage.reviews.len() < usize::from(needed) {
+            Err(RedeemError::Stricter(needed))
+        } else {
+            stage.clone().redeem(case.key, eligible, &self.settings.instance, self.clock.now())
+        };
         let (approval, proof) = match redeemed {
             Ok(redeemed) => redeemed,
             // The next turn records that it expired.

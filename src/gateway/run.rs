@@ -98,7 +98,7 @@ impl Gateway {
             self.revoke_minted(minted, call).await;
             return self.put_back(attempt, held, None).await;
         }
-        let Approval::Redeemed(stage) = held.approval else { return Err(StoreError::Corrupt("not redeemed".into()).into()) };
+        let Approval::Redeemed(stage) = held.approval.clone() else { return Err(StoreError::Corrupt("not redeemed".into()).into()) };
         let dispatched = Approval::Dispatched(match stage.dispatch(self.clock.now()) {
             Approval::Dispatched(stage) => stage,
             _ => return Err(StoreError::Corrupt("not dispatched".into()).into()),
@@ -106,9 +106,10 @@ impl Gateway {
         let entry = self.entry(EventKind::Dispatched, Some(call), Some(id.clone()), json!({"record": permit.record()}).to_string());
         let advance = Effect::Advance(Versioned { approval: dispatched.clone(), version: held.version });
         if let Err(error) = self.store.commit(Change::synced(entry, vec![advance])).await {
-            // Not recorded, so not sent.
+            // Not recorded, so not sent. If it was recorded after all, putting it back loses the race.
+            tracing::error!(%error, approval = id, "a call could not be recorded as sent, and was not sent");
             self.revoke_minted(minted, call).await;
-            return Err(error.into());
+            return self.put_back(attempt, held, Some("the gateway could not record the call".into())).await;
         }
         let held = Versioned { approval: dispatched, version: held.version + 1 };
         let end = self.send(attempt, permit, minted.as_ref(), false).await;
@@ -254,7 +255,8 @@ impl Gateway {
         }
     }
 
-    /// Revokes a lease; if the issuer does not confirm it, it stays open and the sweep tries again.
+    /// Revokes a lease; if the issuer does not confirm it, it stays open, and the sweep records when it is dead by its
+    /// time.
     pub(super) async fn revoke(&self, issuer: &str, lease: &str, call: CallDigest, subject: &str) {
         let Some(known) = self.issuers.get(issuer) else {
             tracing::error!(issuer, lease, "a lease of an issuer that is not configured any more cannot be revoked");
@@ -262,7 +264,7 @@ impl Gateway {
         };
         match known.revoke(lease).await {
             Ok(()) => self.end_lease(lease, call, subject, LeaseState::Revoked, "the call is over").await,
-            Err(error) => tracing::error!(%error, issuer, lease, "a credential could not be revoked; it is tried again"),
+            Err(error) => tracing::error!(%error, issuer, lease, "a credential could not be revoked; it is dead by its time"),
         }
     }
 
@@ -272,7 +274,7 @@ impl Gateway {
         let entry = self.entry(kind, Some(call), Some(subject.to_owned()), json!({"lease": lease, "why": why}).to_string());
         match self.store.commit(Change::synced(entry, vec![Effect::Lease(lease.to_owned(), state)])).await {
             Ok(_) | Err(StoreError::Conflict) => {}
-            Err(error) => tracing::error!(%error, lease, "the end of a lease could not be recorded; the sweep tries again"),
+            Err(error) => tracing::error!(%error, lease, "the end of a lease could not be recorded; it is dead by its time"),
         }
     }
 

@@ -13,6 +13,9 @@ use crate::domain::audit::EventKind;
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(500);
 
+/// How long after redemption a call that was not sent counts as stuck.
+const STUCK: Duration = Duration::from_secs(60);
+
 /// Why a sweep did not finish; the next one tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
@@ -34,10 +37,13 @@ impl Gateway {
                 tracing::error!(%error, "what ran out could not be expired");
             }
             // Looking at locks touches the disk: every fifth second is soon enough for the dead.
-            if turn.is_multiple_of(10)
-                && let Err(error) = self.bury(instances).await
-            {
-                tracing::error!(%error, "what a dead gateway left open could not be settled");
+            if turn.is_multiple_of(10) {
+                if let Err(error) = self.bury(instances).await {
+                    tracing::error!(%error, "what a dead gateway left open could not be settled");
+                }
+                if let Err(error) = self.put_back_stuck().await {
+                    tracing::error!(%error, "approvals that got stuck could not be put back");
+                }
             }
         }
     }
@@ -54,6 +60,17 @@ impl Gateway {
             // A little later than its own time, so that whoever runs the call ends it first and says so.
             if self.clock.now().since(lease.expires_at) > Duration::from_secs(5) {
                 self.end_lease(&lease.id, lease.call, &lease.subject, LeaseState::Expired, "its time is over").await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts back what this gateway redeemed and then could not record anything more about. Should it be about to be sent
+    /// after all, recording that loses the race, and it is not sent.
+    async fn put_back_stuck(&self) -> Result<(), StoreError> {
+        for held in self.store.held_by(&self.settings.instance).await? {
+            if matches!(&held.approval, Approval::Redeemed(stage) if self.clock.now().since(stage.is.redeemed_at) > STUCK) {
+                self.settle_abandoned(held, "nothing was sent after it was redeemed").await?;
             }
         }
         Ok(())

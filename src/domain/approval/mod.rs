@@ -164,6 +164,9 @@ pub enum RedeemError {
     /// The call is not the one that was approved.
     #[error("the call is not the one that was approved: its arguments, the tool, its policy or its definition changed")]
     Differs,
+    /// What is asked for now is more than was given.
+    #[error("the call needs {0} approvals now, or is denied")]
+    Stricter(u8),
     /// Execute-by has passed.
     #[error("the approval was usable until {0}")]
     Late(Timestamp),
