@@ -150,8 +150,9 @@ impl Gateway {
         let now = self.clock.now();
         let show = &policy.show;
         let title = match &show.title {
-            Some(title) => title.title(&call.arguments, |pointer| show.is_masked(pointer)),
-            None => format!("{} on {}", crate::domain::text::visible(&call.tool), attempt.server.name),
+            // A title goes into the record and the log as well: never with a secret in it.
+            Some(title) if !self.carries_secret(case) => title.title(&call.arguments, |pointer| show.is_masked(pointer)),
+            _ => format!("{} on {}", crate::domain::text::visible(&call.tool), attempt.server.name),
         };
         let credential = policy.credential.as_ref().zip(case.binding.scope.clone()).map(|(terms, scope)| CredentialShown {
             issuer: terms.issuer.clone(),

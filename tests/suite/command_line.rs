@@ -104,6 +104,9 @@ async fn secrets_in_arguments_are_neither_in_the_record_nor_in_the_log() {
     let secret = format!("AKIA{}", "QRSTUVWXYZ234567");
     let reply = Client::new(&world.mcp()).call("get_account", json!({"account": secret})).await;
     assert_eq!(reply.state(), "pending");
+    // Nor by way of a title that shows the argument.
+    let reply = Client::new(&world.mcp()).call("run_sql", json!({"query": format!("SELECT '{secret}'")})).await;
+    assert_eq!(reply.state(), "pending");
     let rows: Vec<(String,)> = world.query(&world.store(), "SELECT data FROM audit").await;
     assert!(rows.iter().all(|(data,)| !data.contains(&secret)));
     assert!(!world.log().contains(&secret));

@@ -297,11 +297,16 @@ async fn a_session_is_of_use_only_where_it_was_opened() {
     session.client.url = format!("{}/mcp/second", world.address);
     assert_eq!(session.call(1, "list_accounts", json!({})).await.status, 404);
     session.client.url = world.mcp();
+    let own = session.id.clone();
+    assert!(session.call(1, "list_accounts", json!({})).await.said().contains("acc-1"), "naming it elsewhere does not end it");
+    assert_eq!(world.received().await.len(), 1);
     session.id = Some("0".repeat(32));
     assert_eq!(session.call(1, "list_accounts", json!({})).await.status, 404);
     session.id = None;
     assert_eq!(session.call(1, "list_accounts", json!({})).await.status, 400);
-    assert!(world.received().await.is_empty());
+    assert_eq!(world.received().await.len(), 1);
+    session.id = own;
+    assert!(session.call(2, "list_accounts", json!({})).await.said().contains("acc-1"));
 }
 
 #[tokio::test]

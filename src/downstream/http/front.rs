@@ -325,10 +325,12 @@ async fn to_child(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller:
         };
         match front.session(id, name, &caller) {
             Some(Some(hub)) if !hub.ended() => hub,
-            _ => {
+            // Its own, and over. A foreign one is not touched: nobody ends another's session by naming it.
+            Some(_) => {
                 front.forget(id);
                 return no_session(envelope.id());
             }
+            None => return no_session(envelope.id()),
         }
     };
     let place = opened_session.as_ref().map_or_else(|| place(headers, &caller, name), |id| format!("session {id}"));
