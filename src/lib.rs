@@ -51,5 +51,6 @@ pub mod cli;
 pub mod domain;
 pub mod downstream;
 pub mod gateway;
+pub mod metrics;
 pub mod sample;
 pub mod system;

@@ -18,8 +18,11 @@ use crate::gateway::Gateway;
 /// Serves until `stop`.
 pub(super) async fn serve(listener: TcpListener, front: Arc<HttpFront>, gateway: Arc<Gateway>, stop: CancellationToken) -> std::io::Result<()> {
     let secure = front.address.starts_with("https://");
-    let health = Router::new().route("/healthz", get(|| async { "alive\n" })).route("/readyz", get(ready)).with_state(gateway.clone());
-    let router = routes(front.clone()).merge(pages::routes(gateway, secure)).merge(health).layer(from_fn_with_state(front, only_our_hosts));
+    let health = Router::new().route("/healthz", get(|| async { "alive\n" })).route("/readyz", get(ready)).route("/metrics", get(metrics));
+    let health = health.with_state(gateway.clone());
+    let hooks = gateway.channels.each().filter_map(|channel| channel.routes(gateway.clone())).fold(Router::new(), Router::merge);
+    let router =
+        routes(front.clone()).merge(pages::routes(gateway, secure)).merge(health).merge(hooks).layer(from_fn_with_state(front, only_our_hosts));
     // Without this small messages wait for acknowledgements of the ones before: 40 ms each.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let server = axum::serve(listener, router).with_graceful_shutdown({
@@ -33,10 +36,16 @@ pub(super) async fn serve(listener: TcpListener, front: Arc<HttpFront>, gateway:
     }
 }
 
-/// Whether calls can be taken: the store answers.
-async fn ready(State(gateway): State<Arc<Gateway>>) -> (StatusCode, &'static str) {
-    match gateway.store.records(i64::MAX - 1, 1).await {
-        Ok(_) => (StatusCode::OK, "ready\n"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
+/// Whether calls can be taken: the store answers. What is wrong with a channel is said and is no reason to send calls
+/// elsewhere: they are held, and the inbox has them.
+async fn ready(State(gateway): State<Arc<Gateway>>) -> (StatusCode, String) {
+    if gateway.store.records(i64::MAX - 1, 1).await.is_err() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n".into());
     }
+    let troubles = gateway.channels.each().filter_map(|c| c.trouble().map(|why| format!("{}: {why}\n", c.name())));
+    (StatusCode::OK, troubles.fold("ready\n".to_owned(), |text, trouble| text + &trouble))
+}
+
+async fn metrics(State(gateway): State<Arc<Gateway>>) -> ([(axum::http::HeaderName, &'static str); 1], String) {
+    ([(axum::http::header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], gateway.metrics.text())
 }

@@ -16,7 +16,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::adapters::channel::{Channel, Inbox};
+use crate::adapters::channel::people::{Code, CodeError, People};
+use crate::adapters::channel::slack::{self, Delivery, Slack, SlackError, SlackSettings};
+use crate::adapters::channel::{Channel, Channels, Inbox, PostDesk};
 use crate::adapters::credential::{IssueError, Issuer, KeyRing, SignedJwt};
 use crate::adapters::store::{Change, Instances, Sqlite, Store, StoreError};
 use crate::adapters::upstream::{ChildSettings, HttpUpstream, Launch, UrlError};
@@ -30,7 +32,8 @@ use crate::downstream::http::{FrontState, HttpFront, Reach, Wrapped};
 use crate::downstream::identity::{Callers, KeySource, Subject, TokenIssuer, Tokens};
 use crate::downstream::pipes;
 use crate::downstream::stdio::{StdioError, StdioFront};
-use crate::gateway::{Gateway, Server, Settings};
+use crate::gateway::{Gateway, Parts, Server, Settings};
+use crate::metrics::Metrics;
 use crate::system::{SystemClock, random_hex};
 use config::{Algorithm, Config, CredentialKind, SecretError, UpstreamFile};
 use policies::{Fingerprint, LoadError, Source};
@@ -42,6 +45,8 @@ const LAST: Duration = Duration::from_secs(15);
 pub struct App {
     /// The route of calls.
     pub gateway: Arc<Gateway>,
+    /// Slack, where it is configured.
+    pub slack: Option<Arc<Slack>>,
     config: Config,
     source: Source,
     fingerprint: Fingerprint,
@@ -71,6 +76,30 @@ pub enum AppError {
     /// The caller that was named is not configured.
     #[error("there is no `[caller.{0}]` in the configuration")]
     Caller(String),
+    /// Slack cannot be set up.
+    #[error("`[channel.{name}]`")]
+    Slack {
+        /// The channel.
+        name: String,
+        /// Why.
+        source: SlackError,
+    },
+    /// A secret of a channel or an approver cannot be had.
+    #[error("`{place}` needs a secret")]
+    ChannelSecret {
+        /// Where it is asked for.
+        place: String,
+        /// Why.
+        source: SecretError,
+    },
+    /// The secret of somebody's one-time codes is none.
+    #[error("`[approver.{name}] totp`")]
+    Code {
+        /// The approver.
+        name: String,
+        /// Why.
+        source: CodeError,
+    },
     /// An address of an upstream is wrong.
     #[error("`[upstream.{name}]`")]
     Upstream {
@@ -115,7 +144,8 @@ impl App {
     pub async fn build(config: Config, address: String) -> Result<Self, AppError> {
         let instance = random_hex::<16>()?;
         let store_tasks = TaskTracker::new();
-        let store = Sqlite::open(&config.store, &instance, &store_tasks).await?;
+        let outbox = if config.channels.is_empty() { vec![] } else { vec![slack::KIND] };
+        let store = Sqlite::open(&config.store, &instance, outbox, &store_tasks).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::starting_at(store.last_time().await?));
         let store: Arc<dyn Store> = Arc::new(store);
         let source = Source::new(config.policies.clone(), config.defaults.clone());
@@ -130,7 +160,13 @@ impl App {
             issuers.insert(name.clone(), Arc::new(SignedJwt { issuer, keys: keys.clone() }));
             keys::rotate(store.as_ref(), clock.as_ref(), &keys, settings.rotate_days).await?;
         }
-        let channel: Arc<dyn Channel> = Arc::new(Inbox { address });
+        let tasks = TaskTracker::new();
+        let metrics = Metrics::default();
+        let people = Arc::new(People::new(config.people.clone(), codes(&config)?));
+        let slack = slack(&config, &address, &people, &clock, &metrics, &tasks)?.map(Arc::new);
+        let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
+        channels.extend(slack.clone().map(|slack| slack as Arc<dyn Channel>));
+        channels.push(Arc::new(Inbox { address }));
         let settings = Settings {
             instance,
             enforcement: config.enforcement,
@@ -138,17 +174,19 @@ impl App {
             budget_with_progress: config.hold.with_progress,
             progress_every: config.hold.every,
             sync_always: config.sync_always,
+            pending_per_caller: config.hold.per_caller,
         };
-        let gateway = Gateway::new(store, clock, channel, issuers, config.approvers.clone(), settings, policies);
+        let gateway = Gateway::new(Parts { store, clock, channels: Channels::new(channels), issuers, people, metrics }, settings, policies);
         Ok(Self {
             gateway: Arc::new(gateway),
+            slack,
             config,
             source,
             fingerprint,
             keys,
             instances: None,
             launch: launcher()?,
-            tasks: TaskTracker::new(),
+            tasks,
             store_tasks,
             stop: CancellationToken::new(),
         })
@@ -180,11 +218,15 @@ impl App {
         // Whoever asked before a crash may not have been heard.
         for waiting in self.gateway.store.approvals(crate::adapters::store::Which::Open, 1000).await? {
             if waiting.approval.state() == "pending" {
-                self.gateway.channel.ask(&waiting.approval).await;
+                self.gateway.channels.ask(&waiting.approval).await;
             }
         }
         let (gateway, locks, stop) = (self.gateway.clone(), instances.clone(), self.stop.clone());
         self.tasks.spawn(async move { gateway.sweep(&locks, stop).await });
+        for channel in self.gateway.channels.each().cloned() {
+            let (gateway, locks, stop) = (self.gateway.clone(), instances.clone(), self.stop.clone());
+            self.tasks.spawn(async move { listen(channel, gateway, &locks, stop).await });
+        }
         self.tasks.spawn(policies::watch(self.source.clone(), self.fingerprint.clone(), self.gateway.clone(), self.stop.clone()));
         self.tasks.spawn(keys::keep(self.gateway.clone(), self.keys.clone(), self.config.credentials.clone(), self.stop.clone()));
         self.instances = Some(instances);
@@ -374,6 +416,62 @@ impl App {
     pub fn policies(&self) -> Arc<PolicySet> {
         self.gateway.policies()
     }
+}
+
+/// Has one of the gateways that share the store speak for a channel; another takes over after it.
+async fn listen(channel: Arc<dyn Channel>, desk: Arc<dyn PostDesk>, instances: &Instances, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match instances.lead(channel.name()) {
+            Ok(Some(_lead)) => return channel.listen(desk, stop).await,
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, channel = channel.name(), "the lead could not be taken"),
+        }
+        drop(tokio::time::timeout(Duration::from_secs(1), stop.cancelled()).await);
+    }
+}
+
+/// The secrets of one-time codes.
+fn codes(config: &Config) -> Result<std::collections::BTreeMap<String, Code>, AppError> {
+    let code = |(name, secret): (&String, &config::Secret)| {
+        let text = secret.reveal().map_err(|source| AppError::ChannelSecret { place: format!("[approver.{name}] totp"), source })?;
+        Ok((name.clone(), Code::new(&text).map_err(|source| AppError::Code { name: name.clone(), source })?))
+    };
+    config.codes.iter().map(code).collect()
+}
+
+/// Slack, where it is configured.
+fn slack(
+    config: &Config,
+    address: &str,
+    people: &Arc<People>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+    tasks: &TaskTracker,
+) -> Result<Option<Slack>, AppError> {
+    let Some((name, config::ChannelKind::Slack(file))) = config.channels.iter().next() else { return Ok(None) };
+    let reveal = |key: &str, secret: &config::Secret| {
+        secret.reveal().map_err(|source| AppError::ChannelSecret { place: format!("[channel.{name}] {key}"), source })
+    };
+    let clicks = match (&file.app_token, &file.signing_secret) {
+        (Some(token), _) => Delivery::Sockets {
+            token: reveal("app-token", token)?,
+            count: file.sockets.unwrap_or(2),
+            refresh: file.refresh.map_or(Duration::from_secs(600), |l| l.0),
+        },
+        (None, Some(secret)) => Delivery::Signed { secret: reveal("signing-secret", secret)? },
+        (None, None) => return Ok(None),
+    };
+    let settings = SlackSettings {
+        app_id: file.app_id.clone(),
+        bot_token: reveal("bot-token", &file.bot_token)?,
+        clicks,
+        api: file.api.as_deref().unwrap_or(slack::API).trim_end_matches('/').to_owned(),
+        room: file.room.clone(),
+        cards_per_person: file.cards_per_person.unwrap_or(10),
+        inbox: address.to_owned(),
+    };
+    let slack = Slack::new(settings, people.clone(), clock.clone(), metrics.slack.clone(), tasks.clone());
+    slack.map(Some).map_err(|source| AppError::Slack { name: name.clone(), source })
 }
 
 /// Children are started through this very program.

@@ -7,10 +7,10 @@ use std::io::{BufRead, IsTerminal, Write};
 use serde_json::json;
 
 use super::{Code, Failure, print, watch};
-use crate::adapters::channel::{DeskError, ReviewDesk, Verdict};
+use crate::adapters::channel::{DeskError, PostDesk, ReviewDesk, Verdict};
 use crate::app::config::Config;
 use crate::app::{App, AppError};
-use crate::domain::approval::{Approval, ReviewVerdict};
+use crate::domain::approval::{Again, Approval, ReviewVerdict};
 use crate::domain::clock::spoken;
 use crate::domain::text::visible;
 
@@ -23,6 +23,19 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    /// List what approvers allowed again, or stop it
+    #[command(after_help = "Example: countersign approvals allowances --stop 3f9c2a --as anna")]
+    Allowances {
+        /// The id of one to stop, or the beginning of it
+        #[arg(long, value_name = "ID")]
+        stop: Option<String>,
+        /// Who stops it [default: the only approver there is]
+        #[arg(long = "as", value_name = "NAME")]
+        approver: Option<String>,
+        /// As JSON lines
+        #[arg(long)]
+        json: bool,
+    },
     /// Approve one call
     #[command(after_help = "Example: countersign approvals approve 3f9c2a --as anna")]
     Approve(Decision),
@@ -85,6 +98,12 @@ struct Decision {
     /// Do not ask again
     #[arg(long)]
     yes: bool,
+    /// The one-time code, where the policy asks for one
+    #[arg(long, value_name = "CODE")]
+    code: Option<String>,
+    /// Allow the same call so many times more, where the policy permits it
+    #[arg(long, value_name = "TIMES")]
+    again: Option<u32>,
 }
 
 pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Failure> {
@@ -92,6 +111,10 @@ pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Fail
     let approvers = config.approvers.clone();
     let app = App::build(config, address.clone()).await?;
     let done = match arguments.verb {
+        Verb::Allowances { stop, approver, json } => match stop {
+            Some(id) => stop_allowance(&app, &id, acting(&approvers, approver)).await,
+            None => allowances(&app, json).await,
+        },
         Verb::List { all, json } => list(&app, all, json).await,
         Verb::Show { id, json } => show(&app, &id, json).await,
         Verb::Approve(decision) => decide(&app, &approvers, decision, ReviewVerdict::Approve).await,
@@ -259,6 +282,11 @@ async fn decide(app: &App, approvers: &[String], decision: Decision, verdict: Re
         }
     }
     let request = approval.request();
+    let again = match (decision.again, &request.terms.again) {
+        (None, _) => None,
+        (Some(times), Some(terms)) => Some(Again { times, for_ms: terms.for_ms }),
+        (Some(_), None) => return Err(Failure::said("the policy does not let this call be allowed again").hint("see `again` under `[approval]`")),
+    };
     let verdict = Verdict {
         approval: request.id.clone(),
         approver,
@@ -267,10 +295,54 @@ async fn decide(app: &App, approvers: &[String], decision: Decision, verdict: Re
         shown: request.digest,
         channel: "terminal",
         assurance: assurance(),
+        code: decision.code,
+        again,
     };
     let next = app.gateway.review(verdict).await.map_err(|error| Failure::from(error).code(Code::Failed))?;
     print(&format!("it is now {}", next.state()));
     Ok(())
+}
+
+async fn allowances(app: &App, json: bool) -> Result<(), Failure> {
+    let all = app.gateway.store.allowances(app.gateway.clock.now()).await.map_err(DeskError::from)?;
+    if all.is_empty() && !json {
+        print("nothing is allowed again");
+    }
+    for allowance in all {
+        print(&match json {
+            true => serde_json::json!(allowance).to_string(),
+            false => format!(
+                "{}  {} on {} by {}: {} more times until {}, up to score {}, allowed by {} in approval {}",
+                short(&allowance.id),
+                visible(&allowance.tool),
+                allowance.server,
+                allowance.caller,
+                allowance.left,
+                allowance.expires_at,
+                allowance.max_score,
+                allowance.approver,
+                short(&allowance.approval)
+            ),
+        });
+    }
+    Ok(())
+}
+
+async fn stop_allowance(app: &App, id: &str, approver: Result<String, Failure>) -> Result<(), Failure> {
+    let approver = approver?;
+    let all = app.gateway.store.allowances(app.gateway.clock.now()).await.map_err(DeskError::from)?;
+    let found: Vec<_> = all.iter().filter(|allowance| allowance.id.starts_with(id)).collect();
+    let [allowance] = found.as_slice() else {
+        return Err(Failure::said(format!("{} allowances begin with `{id}`", found.len())).hint("countersign approvals allowances lists them"));
+    };
+    app.gateway.end_allowance(&allowance.id, &format!("{approver}, {}", assurance())).await?;
+    print("stopped: such calls are asked for again");
+    Ok(())
+}
+
+/// Enough of an id to name it.
+fn short(id: &str) -> String {
+    id.chars().take(8).collect()
 }
 
 async fn withdraw(app: &App, id: &str, reason: &str) -> Result<(), Failure> {

@@ -2,7 +2,9 @@
 
 mod approvals;
 mod audit;
+mod channel;
 mod demo;
+mod doctor;
 mod exec_child;
 mod policy;
 mod serve;
@@ -42,8 +44,12 @@ enum Verb {
     Approvals(approvals::Arguments),
     /// Check and read the record
     Audit(audit::Arguments),
+    /// Try a channel to approvers
+    Channel(channel::Arguments),
     /// Play the whole story on this machine
     Demo(demo::Arguments),
+    /// Check this installation
+    Doctor(doctor::Arguments),
     #[command(hide = true)]
     ExecChild(exec_child::Arguments),
     /// Check, try and explain policies
@@ -127,7 +133,7 @@ pub fn run() -> ExitCode {
     if let Verb::ExecChild(child) = &arguments.verb {
         return exec_child::run(child);
     }
-    let quiet = matches!(arguments.verb, Verb::Demo(_) | Verb::Approvals(_) | Verb::Audit(_) | Verb::Policy(_));
+    let quiet = matches!(arguments.verb, Verb::Demo(_) | Verb::Approvals(_) | Verb::Audit(_) | Verb::Policy(_) | Verb::Channel(_) | Verb::Doctor(_));
     let level = match (arguments.verbose, quiet) {
         (true, _) => LevelFilter::DEBUG,
         (false, true) => LevelFilter::ERROR,
@@ -147,6 +153,8 @@ pub fn run() -> ExitCode {
         match arguments.verb {
             Verb::Approvals(verb) => approvals::run(config_or_default(arguments.config)?, verb).await,
             Verb::Audit(verb) => audit::run(config_or_default(arguments.config)?, verb).await,
+            Verb::Channel(verb) => channel::run(config_or_default(arguments.config)?, verb).await,
+            Verb::Doctor(verb) => doctor::run(config_or_default(arguments.config)?, verb).await,
             Verb::Demo(verb) => demo::run(verb).await,
             Verb::Policy(verb) => policy::run(config_or_default(arguments.config)?, verb).await,
             Verb::Serve(verb) => serve::run(arguments.config, verb).await,

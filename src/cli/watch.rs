@@ -111,6 +111,8 @@ async fn decide(app: &App, approver: &str, approval: &Approval, verdict: ReviewV
         shown: request.digest,
         channel: "terminal",
         assurance: assurance(),
+        code: None,
+        again: None,
     };
     match app.gateway.review(verdict).await {
         Ok(next) => format!("{}: it is now {}", visible(&request.title), next.state()),

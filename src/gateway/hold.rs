@@ -3,17 +3,23 @@
 //! The same call repeated finds the approval that is there: it attaches, redeems, or is told how it ended. It never
 //! asks twice, and never runs twice. Nothing runs for a client that has gone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::broadcast;
 
 use super::{Attempt, Case, Gateway, Refusal, RouteError, Said, TURNS};
+use crate::adapters::channel::people::StandingError;
 use crate::adapters::store::{Change, Effect, StoreError, Versioned};
 use crate::adapters::upstream::Answer;
-use crate::domain::approval::{Approval, CredentialShown, IsApproved, Outcome, RedeemError, Request, Stage, Terms};
+use crate::domain::approval::{
+    AgainTerms, Allowance, Approval, CredentialShown, Escalation, IsApproved, Outcome, RedeemError, Request, Review, ReviewVerdict, Stage, Terms,
+};
 use crate::domain::audit::EventKind;
 use crate::domain::call::CallDigest;
+use crate::domain::clock::Timestamp;
 use crate::domain::decision::{Decision, Enforcement, decide};
 use crate::domain::json::{Value, canonical};
 use crate::domain::permit::{Grant, Permit};
@@ -31,6 +37,10 @@ async fn changed(changes: &mut broadcast::Receiver<Arc<str>>, id: &str) {
             Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
         }
     }
+}
+
+fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Gateway {
@@ -104,6 +114,10 @@ impl Gateway {
                     return Ok(Ok(found));
                 }
             }
+            if self.store.pending_of(&attempt.caller.name).await? >= self.settings.pending_per_caller {
+                let why = format!("{} calls of this caller wait for people already", self.settings.pending_per_caller);
+                return Ok(Err(Refusal::Failed { why, approval: None }));
+            }
             let request = match self.request(attempt, case, quorum)? {
                 Ok(request) => request,
                 Err(refusal) => {
@@ -112,6 +126,16 @@ impl Gateway {
                     return Ok(Err(refusal));
                 }
             };
+            if let Some((approval, allowance)) = self.by_allowance(&request).await? {
+                let more = json!({"approval": request.id, "digest": request.digest, "allowance": allowance.id, "approver": allowance.approver, "title": request.title});
+                let entry = self.entry(EventKind::AllowanceUsed, Some(case.key), Some(request.id.clone()), self.described(attempt, case, more));
+                let effects = vec![Effect::Open(approval.clone()), Effect::UseAllowance(allowance.id)];
+                match self.store.commit(Change::synced(entry, effects)).await {
+                    Ok(_) => return Ok(Ok(Versioned { approval, version: 1 })),
+                    Err(StoreError::Conflict) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+            }
             let (id, approval) = (request.id.clone(), Approval::open(request));
             let request = approval.request();
             let data = self.described(
@@ -119,14 +143,14 @@ impl Gateway {
                 case,
                 json!({
                     "approval": id, "digest": request.digest, "approvers": request.terms.approvers, "quorum": quorum,
-                    "decide_by": request.terms.decide_by.to_string(), "channel": self.channel.name(), "title": request.title,
+                    "decide_by": request.terms.decide_by.to_string(), "channels": self.channels.names(), "title": request.title,
                     "credential": request.credential.as_ref().map(|c| &c.scope), "demands": request.demands,
                 }),
             );
             let entry = self.entry(EventKind::Asked, Some(case.key), Some(id), data);
             match self.store.commit(Change::synced(entry, vec![Effect::Open(approval.clone())])).await {
                 Ok(_) => {
-                    self.channel.ask(&approval).await;
+                    self.channels.ask(&approval).await;
                     return Ok(Ok(Versioned { approval, version: 1 }));
                 }
                 Err(StoreError::Conflict) => {}
@@ -139,15 +163,20 @@ impl Gateway {
     /// What approvers are asked. Refused where fewer people are left than must approve.
     fn request(&self, attempt: &Attempt, case: &Case, quorum: u8) -> Result<Result<Request, Refusal>, RouteError> {
         let (policy, call, caller) = (&case.policy, &attempt.call, &attempt.caller);
+        let now = self.clock.now();
         let owner = |name: &String| caller.owner.as_ref() == Some(name) && !policy.ask.owner_may_approve;
-        let approvers: Vec<String> =
-            policy.ask.approvers.iter().filter(|name| self.approvers.contains(name) && **name != caller.name && !owner(name)).cloned().collect();
-        if approvers.len() < usize::from(quorum) {
-            let because = format!("{quorum} must approve this call and {} may: whoever answers for the caller does not count", approvers.len());
+        let known = |name: &String| self.people.is_person(name) || self.people.is_group(name);
+        let may = |names: &[String]| -> Vec<String> { names.iter().filter(|n| known(n) && **n != caller.name && !owner(n)).cloned().collect() };
+        let approvers = may(&policy.ask.approvers);
+        let escalation = self.stages(&approvers, policy.ask.escalate.iter().map(|(after, names)| (*after, may(names))), now);
+        let all: BTreeSet<&String> = approvers.iter().chain(escalation.iter().flat_map(|e| &e.approvers)).collect();
+        // A group stands for several; who that is shows when they decide.
+        if all.len() < usize::from(quorum) && !all.iter().any(|name| self.people.is_group(name)) {
+            let because = format!("{quorum} must approve this call and {} may: whoever answers for the caller does not count", all.len());
             return Ok(Err(Refusal::Denied { because }));
         }
         let id = random_hex::<16>()?;
-        let now = self.clock.now();
+        let again = policy.ask.again.as_ref().zip(policy.again_key(call, caller, &case.binding)).filter(|_| quorum == 1);
         let show = &policy.show;
         let title = match &show.title {
             // A title goes into the record and the log as well: never with a secret in it.
@@ -183,13 +212,66 @@ impl Gateway {
                 quorum,
                 owner_may_approve: policy.ask.owner_may_approve,
                 decide_by: now.plus(policy.ask.decide_by),
-                execute_for_ms: u64::try_from(policy.ask.execute_by.as_millis()).unwrap_or(u64::MAX),
+                execute_for_ms: millis(policy.ask.execute_by),
+                escalation,
+                notify: policy.ask.notify.clone(),
+                remind_at: policy.ask.remind.map(|after| now.plus(after)),
+                assurance: policy.ask.assurance,
+                cool_down_ms: millis(policy.ask.cool_down),
+                again: again.map(|(again, key)| AgainTerms {
+                    for_ms: millis(again.length),
+                    times: again.times,
+                    max_score: again.max_score,
+                    key,
+                    vary: again.vary.iter().map(ToString::to_string).collect(),
+                }),
             },
             stated_reason: super::stated(call.stated_reason.as_deref()),
             stated_prompt: super::stated(call.stated_prompt.as_deref()),
             targets: case.judged.observation.targets.clone(),
             asked_at: now,
         }))
+    }
+
+    /// When further people are asked: after their time, or at once where nobody before them is on duty and they are.
+    fn stages(&self, first: &[String], later: impl Iterator<Item = (Duration, Vec<String>)>, now: Timestamp) -> Vec<Escalation> {
+        let on_duty = |names: &[String]| names.iter().any(|name| self.people.is_on_duty(name, now));
+        let later: Vec<(Duration, Vec<String>)> = later.filter(|(_, names)| !names.is_empty()).collect();
+        let mut early = !on_duty(first) && later.iter().any(|(_, names)| on_duty(names));
+        let mut stages = Vec::with_capacity(later.len());
+        for (after, approvers) in later {
+            let from = if early { now } else { now.plus(after) };
+            early = early && !on_duty(&approvers);
+            stages.push(Escalation { approvers, from });
+        }
+        stages
+    }
+
+    /// The approval that an allowance makes of a request, where one covers it.
+    async fn by_allowance(&self, request: &Request) -> Result<Option<(Approval, Allowance)>, RouteError> {
+        let Some(terms) = &request.terms.again else { return Ok(None) };
+        let now = self.clock.now();
+        let Some(allowance) = self.store.allowance(terms.key, now).await? else { return Ok(None) };
+        if !allowance.covers(request.assessment.score, now) {
+            return Ok(None);
+        }
+        let Ok(capacity) = self.capacity(request, &allowance.approver, Allowance::CHANNEL).await else { return Ok(None) };
+        let review = Review {
+            approver: allowance.approver.clone(),
+            verdict: ReviewVerdict::Approve,
+            reason: None,
+            shown: request.digest,
+            channel: Allowance::CHANNEL.into(),
+            assurance: allowance.assurance(),
+            level: request.terms.assurance,
+            capacity,
+            again: None,
+            at: now,
+        };
+        match Approval::open(request.clone()) {
+            Approval::Pending(stage) => Ok(stage.review(review, now).ok().map(|approved| (approved, allowance))),
+            _ => Ok(None),
+        }
     }
 
     /// The approval after a look at the clock; if it expired just now, that is recorded.
@@ -199,16 +281,12 @@ impl Gateway {
         if after.state() == before {
             return Ok(held);
         }
-        let request = after.request().clone();
-        let entry = self.entry(EventKind::Expired, Some(request.key), Some(request.id.clone()), json!({"was": before}).to_string());
-        match self.store.commit(Change::synced(entry, vec![Effect::Advance(held.next(after.clone()))])).await {
-            Ok(_) => {
-                self.channel.tell(&after).await;
-                Ok(Versioned { approval: after, version: held.version + 1 })
-            }
+        match self.advance(&held, after.clone(), EventKind::Expired, json!({"was": before}), vec![]).await {
+            Ok(()) => Ok(Versioned { approval: after, version: held.version + 1 }),
             Err(StoreError::Conflict) => {
-                let now = self.store.approval(&request.id).await?;
-                now.ok_or_else(|| StoreError::Corrupt(format!("approval {} is gone", request.id)))
+                let id = &after.request().id;
+                let now = self.store.approval(id).await?;
+                now.ok_or_else(|| StoreError::Corrupt(format!("approval {id} is gone")))
             }
             Err(error) => Err(error),
         }
@@ -220,7 +298,17 @@ impl Gateway {
         let request = stage.request.clone();
         let id = Some(request.id.clone());
         let reviewers: Vec<String> = stage.reviews.iter().map(|review| review.approver.clone()).collect();
-        let eligible = |name: &str| self.approvers.iter().any(|known| known == name) && case.policy.ask.approvers.iter().any(|n| n == name);
+        let gone = match self.gone(&stage).await {
+            Ok(gone) => gone,
+            // The approval is not void: it is good again once this can be found out.
+            Err(error) => {
+                tracing::warn!(%error, approval = %request.id, "an approved call does not run");
+                let why = "it could not be checked whether those who approved still may".to_owned();
+                self.say(attempt, Said::Refused(Refusal::Failed { why, approval: id })).await;
+                return Ok(true);
+            }
+        };
+        let eligible = |review: &Review| !gone.contains(&review.approver);
         // Judged again: an approval is of no use where more is asked for now than was given.
         let needed = match decide(&case.policy, &case.judged, case.key, Enforcement::Enforce) {
             Decision::Allow(_) => 0,
@@ -237,15 +325,12 @@ impl Gateway {
             // The next turn records that it expired.
             Err(RedeemError::Late(_)) => return Ok(false),
             Err(error) => {
-                let next = Versioned { approval: stage.revoke(&error.to_string(), self.clock.now()), version };
-                let data = json!({"why": error.to_string()}).to_string();
-                let entry = self.entry(EventKind::ApprovalRevoked, Some(request.key), id, data);
-                match self.store.commit(Change::synced(entry, vec![Effect::Advance(next.clone())])).await {
-                    Ok(_) => self.channel.tell(&next.approval).await,
-                    Err(StoreError::Conflict) => {}
-                    Err(error) => return Err(error.into()),
-                }
-                return Ok(false);
+                let held = Versioned { approval: Approval::Approved(stage.clone()), version };
+                let next = stage.revoke(&error.to_string(), self.clock.now());
+                return match self.advance(&held, next, EventKind::ApprovalRevoked, json!({"why": error.to_string()}), vec![]).await {
+                    Ok(()) | Err(StoreError::Conflict) => Ok(false),
+                    Err(error) => Err(error.into()),
+                };
             }
         };
         let entry = self.entry(EventKind::Redeemed, Some(case.key), id, json!({"by": attempt.caller.name, "reviewers": reviewers}).to_string());
@@ -259,6 +344,22 @@ impl Gateway {
         let held = Versioned { approval, version: version + 1 };
         self.run_approved(attempt, &case, permit, held, reviewers).await?;
         Ok(true)
+    }
+
+    /// Those who approved and may not any more.
+    ///
+    /// # Errors
+    /// If that could not be found out.
+    async fn gone(&self, stage: &Stage<IsApproved>) -> Result<Vec<String>, StandingError> {
+        let mut gone = Vec::new();
+        for review in &stage.reviews {
+            match self.capacity(&stage.request, &review.approver, &review.channel).await {
+                Ok(_) => {}
+                Err(error @ StandingError::Unknown { .. }) => return Err(error),
+                Err(_) => gone.push(review.approver.clone()),
+            }
+        }
+        Ok(gone)
     }
 
     /// Tells how an approval that this request did not run itself has ended.

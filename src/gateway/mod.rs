@@ -5,6 +5,7 @@
 
 mod definitions;
 mod hold;
+mod post;
 mod review;
 mod run;
 mod sweep;
@@ -23,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 pub use review::LOGIN;
 pub use sweep::SweepError;
 
-use crate::adapters::channel::Channel;
+use crate::adapters::channel::Channels;
+use crate::adapters::channel::people::People;
 use crate::adapters::credential::Issuer;
-use crate::adapters::store::{Change, Store, StoreError};
+use crate::adapters::store::{Change, Effect, Store, StoreError, Versioned};
 use crate::adapters::upstream::{Answer, Id, Incoming, Outgoing, Upstream};
 use crate::domain::approval::{Approval, Outcome};
 use crate::domain::audit::{Entry, EventKind, Receipt};
@@ -38,6 +40,7 @@ use crate::domain::permit::{Grant, Permit};
 use crate::domain::policy::{Judged, Policy, PolicySet};
 use crate::domain::risk::{Band, History, carries_secret};
 use crate::domain::text::shortened;
+use crate::metrics::Metrics;
 use crate::system::random_hex;
 use definitions::Definitions;
 
@@ -51,15 +54,33 @@ pub struct Gateway {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How approvers are asked.
-    pub channel: Arc<dyn Channel>,
+    pub channels: Channels,
     /// The issuers by name.
     pub issuers: HashMap<String, Arc<dyn Issuer>>,
-    /// Names of the people who exist; an approval of anybody else does not count.
-    pub approvers: Vec<String>,
+    /// The approvers who exist; a verdict of anybody else does not count.
+    pub people: Arc<People>,
+    /// Figures for whoever watches the gateway.
+    pub metrics: Metrics,
     /// What the operator chose.
     pub settings: Settings,
     policies: RwLock<Arc<PolicySet>>,
     definitions: Definitions,
+}
+
+/// What a gateway is made of.
+pub struct Parts {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How approvers are asked.
+    pub channels: Channels,
+    /// The issuers by name.
+    pub issuers: HashMap<String, Arc<dyn Issuer>>,
+    /// The approvers who exist.
+    pub people: Arc<People>,
+    /// Figures.
+    pub metrics: Metrics,
 }
 
 /// What the operator chose.
@@ -77,6 +98,8 @@ pub struct Settings {
     pub progress_every: Duration,
     /// Whether records of allowed calls are on disk before the call goes out.
     pub sync_always: bool,
+    /// How many calls of one caller may wait for people at once.
+    pub pending_per_caller: u32,
 }
 
 /// The server that a call is for, as configured.
@@ -235,17 +258,10 @@ enum RouteError {
 
 impl Gateway {
     /// A gateway with these parts.
-    pub fn new(
-        store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
-        channel: Arc<dyn Channel>,
-        issuers: HashMap<String, Arc<dyn Issuer>>,
-        approvers: Vec<String>,
-        settings: Settings,
-        policies: PolicySet,
-    ) -> Self {
-        let definitions = Definitions::default();
-        Self { store, clock, channel, issuers, approvers, settings, policies: RwLock::new(Arc::new(policies)), definitions }
+    pub fn new(parts: Parts, settings: Settings, policies: PolicySet) -> Self {
+        let Parts { store, clock, channels, issuers, people, metrics } = parts;
+        let (policies, definitions) = (RwLock::new(Arc::new(policies)), Definitions::default());
+        Self { store, clock, channels, issuers, people, metrics, settings, policies, definitions }
     }
 
     /// The policies in force.
@@ -370,6 +386,17 @@ impl Gateway {
         Entry { kind, at: self.clock.now(), call, subject, data }
     }
 
+    /// Takes an approval to its next state, with its record and what else changes, and tells every channel.
+    async fn advance(&self, held: &Versioned, next: Approval, kind: EventKind, data: serde_json::Value, more: Vec<Effect>) -> Result<(), StoreError> {
+        let request = held.approval.request();
+        let entry = self.entry(kind, Some(request.key), Some(request.id.clone()), data.to_string());
+        let mut effects = vec![Effect::Advance(held.next(next.clone()))];
+        effects.extend(more);
+        self.store.commit(Change::synced(entry, effects)).await?;
+        self.channels.tell(&next).await;
+        Ok(())
+    }
+
     /// Records something that changes nothing else.
     async fn record(&self, kind: EventKind, call: Option<CallDigest>, subject: Option<String>, data: String) -> Result<Receipt, StoreError> {
         self.store.commit(Change::synced(self.entry(kind, call, subject, data), vec![])).await
@@ -392,9 +419,9 @@ impl Gateway {
         let request = approval.request();
         Waiting {
             approval: request.id.clone(),
-            approvers: request.terms.approvers.clone(),
+            approvers: request.terms.seats(self.clock.now()).into_iter().map(str::to_owned).collect(),
             quorum: (request.terms.quorum, approval.reviews().len()),
-            place: self.channel.place(approval),
+            place: self.channels.place(approval),
             left: request.terms.decide_by.since(self.clock.now()),
         }
     }

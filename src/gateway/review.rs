@@ -8,12 +8,14 @@ use serde_json::json;
 use tokio::sync::broadcast;
 
 use super::{Gateway, TURNS};
+use crate::adapters::channel::people::StandingError;
 use crate::adapters::channel::{DeskError, Person, ReviewDesk, SignedIn, Verdict};
-use crate::adapters::store::{Change, Effect, NewSession, StoreError, Versioned, Which};
-use crate::domain::approval::{Approval, Review, ReviewError};
+use crate::adapters::store::{Effect, NewSession, StoreError, Versioned, Which};
+use crate::domain::approval::{Allowance, Approval, Capacity, Request, Review, ReviewError};
 use crate::domain::audit::EventKind;
 use crate::domain::clock::Timestamp;
 use crate::domain::digest::Digest;
+use crate::domain::policy::Assurance;
 use crate::system::{RandomError, random_hex};
 
 /// How long a sign-in lasts: a working day.
@@ -42,18 +44,13 @@ impl Gateway {
         for _ in 0..TURNS {
             let found = self.store.approval(id).await?.ok_or(DeskError::Unknown)?;
             let found = self.expired(found).await?;
-            let request = found.approval.request().clone();
             let (kind, next) = match found.approval.clone() {
                 Approval::Pending(stage) => (EventKind::Cancelled, stage.cancel(why, self.now())),
                 Approval::Approved(stage) => (EventKind::ApprovalRevoked, stage.revoke(why, self.now())),
                 other => return Err(ReviewError::NotPending(other.state()).into()),
             };
-            let entry = self.entry(kind, Some(request.key), Some(request.id.clone()), json!({"why": why}).to_string());
-            match self.store.commit(Change::synced(entry, vec![Effect::Advance(found.next(next.clone()))])).await {
-                Ok(_) => {
-                    self.channel.tell(&next).await;
-                    return Ok(next);
-                }
+            match self.advance(&found, next.clone(), kind, json!({"why": why}), vec![]).await {
+                Ok(()) => return Ok(next),
                 Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -66,7 +63,7 @@ impl Gateway {
     /// # Errors
     /// If there is no such approver, or the store does not take it.
     pub async fn new_login(&self, approver: &str) -> Result<String, DeskError> {
-        if !self.approvers.iter().any(|known| known == approver) {
+        if !self.people.is_person(approver) {
             return Err(ReviewError::NotNamed(approver.to_owned()).into());
         }
         let login = random_hex::<32>()?;
@@ -75,44 +72,90 @@ impl Gateway {
     }
 }
 
+impl Gateway {
+    /// What a verdict makes of an approval: who gave it, by what right, and how they proved it is looked at first. `level`
+    /// keeps what a one-time code proved, for it is used up by looking.
+    async fn reviewed(
+        &self,
+        found: &Versioned,
+        verdict: &Verdict,
+        review: &mut Review,
+        level: &mut Option<Assurance>,
+    ) -> Result<Approval, DeskError> {
+        let request = found.approval.request();
+        let Approval::Pending(stage) = found.approval.clone() else { return Err(ReviewError::NotPending(found.approval.state()).into()) };
+        // In the order of the domain's own checks, which come last and are what counts.
+        match self.capacity(request, &review.approver, &review.channel).await {
+            Ok(capacity) => review.capacity = capacity,
+            Err(StandingError::NotNamed(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let (None, Some(code), Assurance::Totp) = (&level, &verdict.code, request.terms.assurance) {
+            let step = self.people.code_step(&review.approver, code, self.now()).ok_or(DeskError::Code)?;
+            if !self.store.use_code(&review.approver, step).await? {
+                return Err(DeskError::Code);
+            }
+            *level = Some(Assurance::Totp);
+        }
+        review.level = level.unwrap_or_default();
+        if review.level == Assurance::Totp {
+            review.assurance.push_str(", one-time code");
+        }
+        Ok(stage.review(review.clone(), self.now())?)
+    }
+
+    /// By what right somebody decides now, and whether their account is good where they decide by it.
+    pub(super) async fn capacity(&self, request: &Request, approver: &str, channel: &str) -> Result<Capacity, StandingError> {
+        let owner = request.caller.owner.as_deref().filter(|_| !request.terms.owner_may_approve);
+        let now = self.clock.now();
+        let capacity = self.people.capacity(approver, &request.terms.seats(now), owner, now).await?;
+        if channel == "slack" {
+            self.people.check_account(approver).await?;
+        }
+        Ok(capacity)
+    }
+}
+
 #[async_trait]
 impl ReviewDesk for Gateway {
     async fn review(&self, verdict: Verdict) -> Result<Approval, DeskError> {
+        let mut level = None;
         // Each turn wins, fails for good, or lost a race that somebody else won.
         for _ in 0..TURNS {
             let found = self.store.approval(&verdict.approval).await?.ok_or(DeskError::Unknown)?;
             let found = self.expired(found).await?;
             let request = found.approval.request().clone();
-            let review = Review {
+            let mut review = Review {
                 approver: verdict.approver.clone(),
                 verdict: verdict.verdict,
                 reason: verdict.reason.clone().map(|r| r.chars().take(2000).collect::<String>()).filter(|r| !r.trim().is_empty()),
                 shown: verdict.shown,
                 channel: verdict.channel.into(),
                 assurance: verdict.assurance.clone(),
+                level: Assurance::Session,
+                capacity: Capacity::Named,
+                again: verdict.again,
                 at: self.now(),
             };
-            let known = self.approvers.contains(&verdict.approver);
-            let reviewed = match found.approval.clone() {
-                _ if !known => Err(ReviewError::NotNamed(verdict.approver.clone())),
-                Approval::Pending(stage) => stage.review(review.clone(), self.now()),
-                other => Err(ReviewError::NotPending(other.state())),
-            };
-            let (call, id) = (Some(request.key), Some(request.id.clone()));
-            let next = match reviewed {
+            let next = match self.reviewed(&found, &verdict, &mut review, &mut level).await {
                 Ok(next) => next,
+                Err(error @ DeskError::Store(_)) => return Err(error),
                 Err(error) => {
                     let data = json!({"review": review, "refused": error.to_string()}).to_string();
-                    self.record(EventKind::ReviewRefused, call, id, data).await?;
-                    return Err(error.into());
+                    self.record(EventKind::ReviewRefused, Some(request.key), Some(request.id.clone()), data).await?;
+                    return Err(error);
                 }
             };
             let by_owner = request.caller.owner.as_ref() == Some(&review.approver);
-            let data = json!({"review": review, "state": next.state(), "by_owner": by_owner}).to_string();
-            let entry = self.entry(EventKind::Reviewed, call, id, data);
-            match self.store.commit(Change::synced(entry, vec![Effect::Advance(found.next(next.clone()))])).await {
-                Ok(_) => {
-                    self.channel.tell(&next).await;
+            let allowance = match &next {
+                Approval::Approved(stage) => Allowance::given(stage, random_hex::<16>()?),
+                _ => None,
+            };
+            let data = json!({"review": review, "state": next.state(), "by_owner": by_owner, "allowance": allowance});
+            let more = allowance.into_iter().map(Effect::Allow).collect();
+            match self.advance(&found, next.clone(), EventKind::Reviewed, data, more).await {
+                Ok(()) => {
+                    self.metrics.reviewed(&review, review.at.since(request.asked_at));
                     return Ok(next);
                 }
                 Err(StoreError::Conflict) => {}
@@ -120,6 +163,10 @@ impl ReviewDesk for Gateway {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    async fn standing(&self, approval: &Approval, approver: &str) -> Result<(), StandingError> {
+        self.capacity(approval.request(), approver, "").await.map(drop)
     }
 
     async fn approval(&self, id: &str) -> Result<Option<Approval>, DeskError> {
@@ -148,7 +195,7 @@ impl ReviewDesk for Gateway {
     async fn person(&self, cookie: &str) -> Result<Option<Person>, DeskError> {
         let session = self.store.session(Digest::of(cookie.as_bytes()), self.now()).await?;
         // Whoever is an approver no more is signed in no more.
-        let session = session.filter(|session| self.approvers.contains(&session.approver));
+        let session = session.filter(|session| self.people.is_person(&session.approver));
         Ok(session.map(|session| Person { approver: session.approver, csrf: session.csrf }))
     }
 

@@ -130,7 +130,7 @@ impl Gateway {
         self.revoke_minted(minted, call).await;
         // Never recorded: the gateway after this one finds it dispatched, and records its outcome as unknown.
         let Ok((held, outcome, said)) = settled else { return Ok(()) };
-        self.channel.tell(&held.approval).await;
+        self.channels.tell(&held.approval).await;
         if !told
             && self.deliver(attempt, said).await
             && matches!(outcome, Outcome::Completed { .. })

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{Attempt, Gateway};
-use crate::adapters::store::{Change, Effect, Instances, LeaseState, StoreError, Versioned};
+use crate::adapters::store::{Instances, LeaseState, StoreError, Versioned};
 use crate::domain::approval::{Approval, Outcome};
 use crate::domain::audit::EventKind;
 
@@ -123,18 +123,14 @@ impl Gateway {
 
     /// Redeemed goes back to approved, for nothing was dispatched; dispatched may have run, and is never run again.
     async fn settle_abandoned(&self, held: Versioned, why: &str) -> Result<(), StoreError> {
-        let request = held.approval.request().clone();
         let (kind, next) = match held.approval.clone() {
             Approval::Redeemed(stage) => (EventKind::PutBack, stage.put_back()),
             Approval::Dispatched(stage) => (EventKind::OutcomeUnknown, stage.finish(Outcome::OutcomeUnknown { why: why.into() }, self.clock.now())),
             _ => return Ok(()),
         };
-        let entry = self.entry(kind, Some(request.key), Some(request.id.clone()), json!({"why": why}).to_string());
-        match self.store.commit(Change::synced(entry, vec![Effect::Advance(held.next(next.clone()))])).await {
-            Ok(_) => self.channel.tell(&next).await,
-            Err(StoreError::Conflict) => {}
-            Err(error) => return Err(error),
+        match self.advance(&held, next, kind, json!({"why": why}), vec![]).await {
+            Ok(()) | Err(StoreError::Conflict) => Ok(()),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. A file belongs to the longest prefix that fits.
-const RANKS: [(&str, u32); 22] = [
+const RANKS: [(&str, u32); 23] = [
     ("domain/clock", 0),
     ("domain/digest", 0),
     ("domain/text", 0),
@@ -17,6 +17,7 @@ const RANKS: [(&str, u32); 22] = [
     ("domain/approval", 6),
     ("domain/audit", 7),
     ("domain/permit", 8),
+    ("metrics", 10),
     ("system", 10),
     ("adapters/channel", 20),
     ("adapters/credential", 20),

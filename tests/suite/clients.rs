@@ -25,13 +25,13 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
-fn python(script_name: &str) -> Option<Command> {
+pub fn python(script_name: &str) -> Option<Command> {
     let mut command = Command::new(installed("python", "venv/bin/python")?);
     command.arg(script(script_name));
     Some(command)
 }
 
-fn node(script_name: &str) -> Option<Command> {
+pub fn node(script_name: &str) -> Option<Command> {
     let modules = installed("node", "node_modules/@modelcontextprotocol/sdk")?;
     // Modules are looked for beside the script: it runs from where they are.
     let home = modules.ancestors().nth(3).unwrap();

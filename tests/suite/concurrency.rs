@@ -8,7 +8,7 @@ use crate::support::mcp::Client;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_callers_with_held_and_allowed_calls_get_their_own_answers() {
     const CALLERS: usize = 200;
-    let hold = "budget = \"50s\"\nbudget-with-progress = \"50s\"\n".to_owned();
+    let hold = "budget = \"50s\"\nbudget-with-progress = \"50s\"\npending-per-caller = 200\n".to_owned();
     let world = World::with(crate::support::Settings { hold, ..Default::default() }).await;
     let mut work = tokio::task::JoinSet::new();
     for n in 0..CALLERS {

@@ -21,5 +21,7 @@ mod gate;
 mod holding;
 mod inbox;
 mod policies;
+mod slack;
+mod slack_clients;
 mod support;
 mod transports;

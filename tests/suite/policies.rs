@@ -24,6 +24,7 @@ fn every_case_of_every_shipped_policy_holds() {
         approvers: people.clone(),
         owner_may_approve: false,
         known_approvers: people,
+        groups: vec![],
         known_issuers: vec!["built-in".into()],
     };
     let set = PolicySet::compile(&sources, &defaults).unwrap();

@@ -65,6 +65,24 @@ impl Instances {
     }
 }
 
+/// What only one of the gateways that share a store does, such as to speak with a chat service. Ends with the process.
+#[derive(Debug)]
+pub struct Lead {
+    // Held for as long as this gateway leads; never read.
+    _lock: File,
+}
+
+impl Instances {
+    /// Takes the lead in `what`, if no other gateway has it.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn lead(&self, what: &str) -> io::Result<Option<Lead>> {
+        let lock = OpenOptions::new().create(true).write(true).truncate(false).open(self.directory.join(format!("{what}.lead")))?;
+        Ok(lock.try_lock().is_ok().then_some(Lead { _lock: lock }))
+    }
+}
+
 /// Where the locks and spools beside a store are.
 pub(super) fn directory(database: &Path) -> PathBuf {
     let mut directory = database.as_os_str().to_owned();

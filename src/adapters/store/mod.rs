@@ -4,6 +4,7 @@
 //! there is no way to write one alone. Approvals carry a version, and every transition is a compare-and-swap.
 
 mod instance;
+mod outbox;
 mod spool;
 mod sqlite;
 mod writer;
@@ -14,10 +15,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-pub use instance::Instances;
+pub use instance::{Instances, Lead};
 pub use sqlite::Sqlite;
 
-use crate::domain::approval::Approval;
+use crate::domain::approval::{Allowance, Approval, Due, Posted};
 use crate::domain::audit::{Entry, Receipt, Record};
 use crate::domain::call::CallDigest;
 use crate::domain::clock::Timestamp;
@@ -64,6 +65,9 @@ pub trait Store: Send + Sync {
     /// A lease by its id.
     async fn lease(&self, id: &str) -> Result<Option<Lease>, StoreError>;
 
+    /// Every lease for one approval or attempt, oldest first.
+    async fn leases_of(&self, subject: &str) -> Result<Vec<Lease>, StoreError>;
+
     /// Leases that are intended or minted; of one gateway, or of all.
     async fn open_leases(&self, instance: Option<&str>) -> Result<Vec<Lease>, StoreError>;
 
@@ -99,6 +103,48 @@ pub trait Store: Send + Sync {
 
     /// Ends a session.
     async fn end_session(&self, token: Digest) -> Result<(), StoreError>;
+
+    /// Approvals that `channel` must look at by now, soonest first.
+    async fn due_in(&self, channel: &str, now: Timestamp, most: u32) -> Result<Vec<Due>, StoreError>;
+
+    /// `channel` looked: at `next` again, or not until it changes. Nothing if it changed meanwhile.
+    async fn looked_at(&self, channel: &str, due: &Due, next: Option<Timestamp>, failed: bool) -> Result<(), StoreError>;
+
+    /// Every message about an approval.
+    async fn posted(&self, approval: &str) -> Result<Vec<Posted>, StoreError>;
+
+    /// The message whose buttons carry `nonce`.
+    async fn posted_with(&self, nonce: &str) -> Result<Option<Posted>, StoreError>;
+
+    /// How many messages ask `recipient` right now.
+    async fn asking(&self, recipient: &str) -> Result<u32, StoreError>;
+
+    /// Keeps a message, or what became of it.
+    async fn keep_posted(&self, posted: &Posted) -> Result<(), StoreError>;
+
+    /// Keeps what a person did before it is confirmed to have come; answers false if it is known already.
+    async fn keep_click(&self, id: &str, body: &[u8], at: Timestamp) -> Result<bool, StoreError>;
+
+    /// What people did and nobody looked at yet, oldest first.
+    async fn clicks(&self) -> Result<Vec<(String, Vec<u8>, Timestamp)>, StoreError>;
+
+    /// Somebody looked at it: only its id is kept, for a while, so that it is known if it comes again.
+    async fn click_done(&self, id: &str, now: Timestamp) -> Result<(), StoreError>;
+
+    /// The last approval of a completed call of this tool by this caller, other than `not`.
+    async fn last_completed(&self, server: &str, tool: &str, caller: &str, not: &str) -> Result<Option<Approval>, StoreError>;
+
+    /// How many calls of `caller` wait for people.
+    async fn pending_of(&self, caller: &str) -> Result<u32, StoreError>;
+
+    /// An allowance with uses left for calls with this key.
+    async fn allowance(&self, key: CallDigest, now: Timestamp) -> Result<Option<Allowance>, StoreError>;
+
+    /// Every allowance with uses left.
+    async fn allowances(&self, now: Timestamp) -> Result<Vec<Allowance>, StoreError>;
+
+    /// Uses up the one-time code of this time step; answers false if it, or a later one, was used before.
+    async fn use_code(&self, approver: &str, step: i64) -> Result<bool, StoreError>;
 
     /// Tells the id of each approval that changed, in this process or another that shares the store; the same change
     /// perhaps twice. Whoever falls behind must look at everything it waits for.
@@ -141,6 +187,12 @@ pub enum Effect {
     Intend(Lease),
     /// The lease is now in this state.
     Lease(String, LeaseState),
+    /// An approver allows the same call again.
+    Allow(Allowance),
+    /// One use of an allowance. Conflicts if none is left, or its time is over.
+    UseAllowance(String),
+    /// The allowance ends now. Conflicts if it has ended.
+    EndAllowance(String),
 }
 
 impl Change {

@@ -15,7 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use super::spool::{self, Spool};
 use super::writer::{Job, Writer};
-use super::{Change, Lease, LeaseState, NewSession, Session, SigningKey, Store, StoreError, Versioned, Which};
+use super::{Change, Lease, LeaseState, NewSession, Session, SigningKey, Store, StoreError, Versioned, Which, outbox};
+use crate::domain::approval::{Allowance, Approval, Due, Posted};
 use crate::domain::audit::{Entry, EventKind, Receipt, Record};
 use crate::domain::call::CallDigest;
 use crate::domain::clock::Timestamp;
@@ -23,7 +24,7 @@ use crate::domain::digest::Digest;
 use crate::domain::risk::Target;
 
 /// The version of the tables that this program reads and writes (`PRAGMA user_version`).
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// How often other processes' changes are looked for while somebody waits for one.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -39,11 +40,12 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file, making it (readable by its owner alone) and its tables if need be.
+    /// Opens the file, making it (readable by its owner alone) and its tables if need be. The channels in `outbox` are
+    /// made to look at every approval that changes.
     ///
     /// # Errors
     /// If the file cannot be opened, or was made by a newer program.
-    pub async fn open(path: &Path, instance: &str, tasks: &TaskTracker) -> Result<Self, StoreError> {
+    pub async fn open(path: &Path, instance: &str, outbox: Vec<&'static str>, tasks: &TaskTracker) -> Result<Self, StoreError> {
         let io = |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent).map_err(io)?;
@@ -68,6 +70,7 @@ impl Sqlite {
             quick,
             synced,
             instance: instance.to_owned(),
+            outbox,
             changed: changed.clone(),
             spool: spool.clone(),
             full: spool_full.clone(),
@@ -125,9 +128,12 @@ async fn prepare(connection: &mut sqlx::SqliteConnection, path: &Path) -> Result
     connection.execute("BEGIN IMMEDIATE").await.map_err(unavailable)?;
     let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await.map_err(unavailable)?;
     match version {
-        0 => {
-            sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *connection).await.map_err(unavailable)?;
-            connection.execute("PRAGMA user_version = 1").await.map_err(unavailable)?;
+        0..SCHEMA_VERSION => {
+            if version == 0 {
+                sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *connection).await.map_err(unavailable)?;
+            }
+            sqlx::raw_sql(include_str!("schema_2.sql")).execute(&mut *connection).await.map_err(unavailable)?;
+            connection.execute("PRAGMA user_version = 2").await.map_err(unavailable)?;
         }
         SCHEMA_VERSION => {}
         newer => {
@@ -349,6 +355,11 @@ impl Store for Sqlite {
         row.as_ref().map(lease).transpose()
     }
 
+    async fn leases_of(&self, subject: &str) -> Result<Vec<Lease>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM leases WHERE subject = ? ORDER BY created_at").bind(subject).fetch_all(&self.pool).await;
+        rows.map_err(unavailable)?.iter().map(lease).collect()
+    }
+
     async fn open_leases(&self, instance: Option<&str>) -> Result<Vec<Lease>, StoreError> {
         let rows = sqlx::query("SELECT * FROM leases WHERE state IN ('intended', 'minted') AND (? IS NULL OR instance = ?) ORDER BY created_at")
             .bind(instance)
@@ -450,6 +461,88 @@ impl Store for Sqlite {
     async fn end_session(&self, token: Digest) -> Result<(), StoreError> {
         let done = sqlx::query("DELETE FROM sessions WHERE token = ?").bind(token.bytes().as_slice()).execute(&self.pool).await;
         done.map(drop).map_err(unavailable)
+    }
+
+    async fn due_in(&self, channel: &str, now: Timestamp, most: u32) -> Result<Vec<Due>, StoreError> {
+        outbox::due_in(&self.pool, channel, now, most).await
+    }
+
+    async fn looked_at(&self, channel: &str, due: &Due, next: Option<Timestamp>, failed: bool) -> Result<(), StoreError> {
+        outbox::looked_at(&self.pool, channel, due, next, failed).await
+    }
+
+    async fn posted(&self, approval: &str) -> Result<Vec<Posted>, StoreError> {
+        outbox::posted(&self.pool, approval).await
+    }
+
+    async fn posted_with(&self, nonce: &str) -> Result<Option<Posted>, StoreError> {
+        outbox::posted_with(&self.pool, nonce).await
+    }
+
+    async fn asking(&self, recipient: &str) -> Result<u32, StoreError> {
+        outbox::asking(&self.pool, recipient).await
+    }
+
+    async fn keep_posted(&self, posted: &Posted) -> Result<(), StoreError> {
+        outbox::keep_posted(&self.pool, posted).await
+    }
+
+    async fn keep_click(&self, id: &str, body: &[u8], at: Timestamp) -> Result<bool, StoreError> {
+        outbox::keep_click(&self.pool, id, body, at).await
+    }
+
+    async fn clicks(&self) -> Result<Vec<(String, Vec<u8>, Timestamp)>, StoreError> {
+        outbox::clicks(&self.pool).await
+    }
+
+    async fn click_done(&self, id: &str, now: Timestamp) -> Result<(), StoreError> {
+        outbox::click_done(&self.pool, id, now).await
+    }
+
+    async fn last_completed(&self, server: &str, tool: &str, caller: &str, not: &str) -> Result<Option<Approval>, StoreError> {
+        let row = sqlx::query(
+            "SELECT body, version FROM approvals WHERE state = 'completed' AND id <> ?4 AND body ->> '$.request.binding.server' = ?1
+             AND body ->> '$.request.tool' = ?2 AND body ->> '$.request.caller.name' = ?3 ORDER BY asked_at DESC LIMIT 1",
+        )
+        .bind(server)
+        .bind(tool)
+        .bind(caller)
+        .bind(not)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        Ok(row.as_ref().map(versioned).transpose()?.map(|found| found.approval))
+    }
+
+    async fn pending_of(&self, caller: &str) -> Result<u32, StoreError> {
+        let count = sqlx::query_scalar("SELECT count(*) FROM approvals WHERE state = 'pending' AND body ->> '$.request.caller.name' = ?");
+        count.bind(caller).fetch_one(&self.pool).await.map_err(unavailable)
+    }
+
+    async fn allowance(&self, key: CallDigest, now: Timestamp) -> Result<Option<Allowance>, StoreError> {
+        let row = sqlx::query("SELECT body, uses FROM allowances WHERE key = ? AND uses > 0 AND expires_at > ? ORDER BY expires_at LIMIT 1")
+            .bind(key.digest().bytes().to_vec())
+            .bind(now.0)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(unavailable)?;
+        row.as_ref().map(outbox::allowance).transpose()
+    }
+
+    async fn allowances(&self, now: Timestamp) -> Result<Vec<Allowance>, StoreError> {
+        let rows = sqlx::query("SELECT body, uses FROM allowances WHERE uses > 0 AND expires_at > ? ORDER BY expires_at").bind(now.0);
+        rows.fetch_all(&self.pool).await.map_err(unavailable)?.iter().map(outbox::allowance).collect()
+    }
+
+    async fn use_code(&self, approver: &str, step: i64) -> Result<bool, StoreError> {
+        let done =
+            sqlx::query("INSERT INTO codes (approver, step) VALUES (?,?) ON CONFLICT DO UPDATE SET step = excluded.step WHERE step < excluded.step")
+                .bind(approver)
+                .bind(step)
+                .execute(&self.pool)
+                .await
+                .map_err(unavailable)?;
+        Ok(done.rows_affected() > 0)
     }
 
     fn changes(&self) -> broadcast::Receiver<Arc<str>> {

@@ -37,6 +37,8 @@ pub(super) struct Writer {
     pub(super) quick: SqliteConnection,
     pub(super) synced: SqliteConnection,
     pub(super) instance: String,
+    /// Channels that must look at every approval that changes.
+    pub(super) outbox: Vec<&'static str>,
     /// Hears which approvals were changed.
     pub(super) changed: broadcast::Sender<Arc<str>>,
     pub(super) spool: Arc<Spool>,
@@ -80,7 +82,7 @@ impl Writer {
         if lines.is_empty() && !self.spool.is_refusing() {
             return;
         }
-        match transact(&mut self.quick, &self.instance, &lines, &[]).await {
+        match transact(&mut self.quick, &self.instance, &self.outbox, &lines, &[]).await {
             Ok(_) => {
                 self.spool.moved();
                 self.unsynced.store(true, Ordering::Relaxed);
@@ -102,7 +104,7 @@ impl Writer {
         for job in batch {
             match job {
                 Job::Adopt(instance, lines, answer) => {
-                    let adopted = transact(&mut self.synced, &instance, &lines, &[]).await;
+                    let adopted = transact(&mut self.synced, &instance, &[], &lines, &[]).await;
                     // Whoever asked has gone with its gateway.
                     let _ = answer.send(adopted.map(drop));
                 }
@@ -117,7 +119,7 @@ impl Writer {
             self.move_spool().await;
         } else {
             let lines = self.spool.take();
-            let results = match transact(&mut self.synced, &self.instance, &lines, &changes).await {
+            let results = match transact(&mut self.synced, &self.instance, &self.outbox, &lines, &changes).await {
                 Ok(results) => {
                     self.spool.moved();
                     results
@@ -147,8 +149,14 @@ impl Writer {
 type Results = Vec<Result<Receipt, StoreError>>;
 
 /// The lines of a spool and then many changes, in one transaction; a change that conflicts is left out alone.
-async fn transact(connection: &mut SqliteConnection, instance: &str, lines: &[Line], changes: &[Change]) -> Result<Results, StoreError> {
-    let done = attempt(connection, instance, lines, changes).await;
+async fn transact(
+    connection: &mut SqliteConnection,
+    instance: &str,
+    outbox: &[&str],
+    lines: &[Line],
+    changes: &[Change],
+) -> Result<Results, StoreError> {
+    let done = attempt(connection, instance, outbox, lines, changes).await;
     if done.is_err() {
         // Whether the transaction was open or not, none may be after this.
         drop(connection.execute("ROLLBACK").await);
@@ -156,7 +164,13 @@ async fn transact(connection: &mut SqliteConnection, instance: &str, lines: &[Li
     done
 }
 
-async fn attempt(connection: &mut SqliteConnection, instance: &str, lines: &[Line], changes: &[Change]) -> Result<Results, StoreError> {
+async fn attempt(
+    connection: &mut SqliteConnection,
+    instance: &str,
+    outbox: &[&str],
+    lines: &[Line],
+    changes: &[Change],
+) -> Result<Results, StoreError> {
     connection.execute("BEGIN IMMEDIATE").await.map_err(unavailable)?;
     let (mut seq, mut previous) = head(connection).await?;
     if let Some(last) = lines.last() {
@@ -184,6 +198,9 @@ async fn attempt(connection: &mut SqliteConnection, instance: &str, lines: &[Lin
             applied = apply(connection, effect, instance, change.entry.at.0, seq + 1).await;
             if applied.is_err() {
                 break;
+            }
+            if let Some(id) = touched(effect) {
+                remember(connection, outbox, id, change.entry.at.0, seq + 1).await.map_err(unavailable)?;
             }
         }
         match applied {
@@ -335,8 +352,53 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
             }
             done
         }
+        Effect::Allow(allowance) => {
+            sqlx::query("INSERT INTO allowances (id, key, uses, expires_at, body) VALUES (?,?,?,?,?)")
+                .bind(allowance.id.as_str())
+                .bind(allowance.key.digest().bytes().to_vec())
+                .bind(allowance.left)
+                .bind(allowance.expires_at.0)
+                .bind(serde_json::to_string(allowance).map_err(|e| StoreError::Corrupt(e.to_string()))?)
+                .execute(connection)
+                .await
+        }
+        Effect::UseAllowance(id) => {
+            let done = sqlx::query("UPDATE allowances SET uses = uses - 1 WHERE id = ? AND uses > 0 AND expires_at > ?")
+                .bind(id.as_str())
+                .bind(at)
+                .execute(connection)
+                .await;
+            if done.as_ref().is_ok_and(|d| d.rows_affected() == 0) {
+                return Err(StoreError::Conflict);
+            }
+            done
+        }
+        Effect::EndAllowance(id) => {
+            let done = sqlx::query("UPDATE allowances SET uses = 0 WHERE id = ? AND uses > 0").bind(id.as_str()).execute(connection).await;
+            if done.as_ref().is_ok_and(|d| d.rows_affected() == 0) {
+                return Err(StoreError::Conflict);
+            }
+            done
+        }
     };
     done.map(drop).map_err(unavailable)
+}
+
+/// Has every channel that posts messages look at the approval, in the same transaction as its change.
+async fn remember(connection: &mut SqliteConnection, outbox: &[&str], id: &str, at: i64, mark: i64) -> Result<(), sqlx::Error> {
+    for channel in outbox {
+        sqlx::query(
+            "INSERT INTO outbox (channel, approval, mark, failures, at) VALUES (?,?,?,0,?)
+             ON CONFLICT DO UPDATE SET mark = excluded.mark, failures = 0, at = excluded.at",
+        )
+        .bind(*channel)
+        .bind(id)
+        .bind(mark)
+        .bind(at)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
 }
 
 /// The approval that an effect changes, if one.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::secret::Secret;
+use crate::adapters::channel::CHANNELS;
 use crate::adapters::credential::{ISSUERS, SignedJwtSettings};
 use crate::domain::clock::Length;
 use crate::domain::policy::DefaultMode;
@@ -34,6 +35,9 @@ pub struct ConfigFile {
     /// `[caller]`
     #[serde(default)]
     pub caller: BTreeMap<String, CallerFile>,
+    /// `[channel]`
+    #[serde(default)]
+    pub channel: BTreeMap<String, ChannelKind>,
     /// `[upstream]`
     #[serde(default)]
     pub upstream: BTreeMap<String, UpstreamFile>,
@@ -161,6 +165,8 @@ pub struct HoldFile {
     pub budget_with_progress: Option<Length>,
     /// How often it gets one; 10 s by default.
     pub progress_every: Option<Length>,
+    /// How many calls of one caller may wait for people at once; 100 by default.
+    pub pending_per_caller: Option<u32>,
 }
 
 /// `[approver.NAME]`
@@ -169,8 +175,93 @@ pub struct HoldFile {
 pub struct ApproverFile {
     /// For people; no authority comes from it.
     pub email: Option<String>,
-    /// `TEAM/USER` in Slack.
+    /// `TEAM/USER` in Slack, or `ENTERPRISE/TEAM/USER`.
     pub slack: Option<String>,
+    /// `TEAM/GROUP`: a user group in Slack, whose members are approvers.
+    pub slack_group: Option<String>,
+    /// Where it says who is on call.
+    pub on_call: Option<OnCallFile>,
+    /// Who decides in their place, and when.
+    #[serde(default)]
+    pub delegates: Vec<DelegateFile>,
+    /// When they may be disturbed, as in `Mon-Fri 09:00-17:30 Europe/Berlin`.
+    pub hours: Option<String>,
+    /// The secret of their one-time codes, in base 32.
+    pub totp: Option<Secret>,
+}
+
+/// Where it says who is on call: names of approvers or Slack ids, one a line.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum OnCallFile {
+    /// What a program prints.
+    Command(Vec<String>),
+    /// What an address answers.
+    Url(String),
+}
+
+/// Who decides in somebody's place, and when.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DelegateFile {
+    /// The approver.
+    pub to: String,
+    /// From the beginning of this day, or this instant, in UTC if it says nothing else.
+    pub from: toml::value::Datetime,
+    /// Until the end of this day, or this instant.
+    pub until: toml::value::Datetime,
+}
+
+/// `[channel.NAME]`: which fields there are depends on `kind`.
+#[derive(Clone, Debug)]
+pub enum ChannelKind {
+    /// Slack.
+    Slack(Box<SlackFile>),
+}
+
+/// `[channel.NAME]` with `kind = "slack"`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SlackFile {
+    /// The app's id, `A…`.
+    pub app_id: String,
+    /// The bot's token, `xoxb-…`.
+    pub bot_token: Secret,
+    /// The app's token, `xapp-…`: clicks come over a socket.
+    pub app_token: Option<Secret>,
+    /// The signing secret: clicks come to `/slack/interactions`.
+    pub signing_secret: Option<Secret>,
+    /// The Web API's address; `https://slack.com/api` by default, `https://slack-gov.com/api` for GovSlack.
+    pub api: Option<String>,
+    /// The id of a channel to ask in, with mentions, instead of direct messages.
+    pub room: Option<String>,
+    /// How many sockets are kept open, 1 to 10; 2 by default.
+    pub sockets: Option<u8>,
+    /// After how long each socket is replaced, so that a stranger's is noticed; 10 minutes by default.
+    pub refresh: Option<Length>,
+    /// How many cards ask one person at once; further calls share one card. 10 by default.
+    pub cards_per_person: Option<u32>,
+}
+
+impl<'de> Deserialize<'de> for ChannelKind {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let (_slack, table) = by_kind(toml::Table::deserialize(from)?, CHANNELS)?;
+        table.try_into().map(|file| Self::Slack(Box::new(file))).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A table's `kind`, one of `known`, and the rest of it.
+fn by_kind<E: serde::de::Error>(mut table: toml::Table, known: &[&'static str]) -> Result<(&'static str, toml::Table), E> {
+    let Some(toml::Value::String(kind)) = table.remove("kind") else {
+        return Err(E::custom(format!("`kind` is missing; known kinds: {}", known.join(", "))));
+    };
+    match known.iter().find(|name| **name == kind) {
+        Some(name) => Ok((name, table)),
+        None => {
+            let hint = nearest(&kind, known.iter().copied()).map(|m| format!("; was `{m}` meant?"));
+            Err(E::custom(format!("unknown kind `{kind}`; known kinds: {}{}", known.join(", "), hint.unwrap_or_default())))
+        }
+    }
 }
 
 /// `[caller.NAME]`
@@ -249,18 +340,7 @@ pub enum CredentialKind {
 
 impl<'de> Deserialize<'de> for CredentialKind {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        use serde::de::Error;
-        let mut table = toml::Table::deserialize(from)?;
-        let kind = match table.remove("kind") {
-            Some(toml::Value::String(kind)) => kind,
-            _ => return Err(D::Error::custom(format!("`kind` is missing; known kinds: {}", ISSUERS.join(", ")))),
-        };
-        match kind.as_str() {
-            "signed-jwt" => table.try_into().map(Self::SignedJwt).map_err(D::Error::custom),
-            other => {
-                let hint = nearest(other, ISSUERS.iter().copied()).map(|m| format!("; was `{m}` meant?"));
-                Err(D::Error::custom(format!("unknown kind `{other}`; known kinds: {}{}", ISSUERS.join(", "), hint.unwrap_or_default())))
-            }
-        }
+        let (_signed_jwt, table) = by_kind(toml::Table::deserialize(from)?, ISSUERS)?;
+        table.try_into().map(Self::SignedJwt).map_err(serde::de::Error::custom)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are errors with line and the nearest known key. Secrets are references, never literals.
 
+mod approvers;
 mod file;
 mod secret;
 
@@ -10,9 +11,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use file::{Algorithm, CallerFile, ConfigFile, CredentialKind, EnvFile, JwksFile, TokenFile, UpstreamFile};
+pub use file::{Algorithm, CallerFile, ChannelKind, ConfigFile, CredentialKind, EnvFile, JwksFile, SlackFile, TokenFile, UpstreamFile};
 pub use secret::{Secret, SecretError};
 
+use crate::adapters::channel::people::Approver;
 use crate::domain::clock::Length;
 use crate::domain::decision::Enforcement;
 use crate::domain::policy::{DefaultMode, Defaults, explain_toml};
@@ -45,8 +47,14 @@ pub struct Config {
     pub enforcement: Enforcement,
     /// How long calls are held.
     pub hold: Hold,
-    /// The approvers' names.
+    /// The names of the people who approve.
     pub approvers: Vec<String>,
+    /// They, and the names that stand for several of them.
+    pub people: BTreeMap<String, Approver>,
+    /// The secrets of their one-time codes.
+    pub codes: BTreeMap<String, Secret>,
+    /// The channels beside the inbox.
+    pub channels: BTreeMap<String, ChannelKind>,
     /// The wrapped servers.
     pub upstreams: BTreeMap<String, UpstreamFile>,
     /// The callers.
@@ -64,6 +72,8 @@ pub struct Hold {
     pub with_progress: Duration,
     /// How often it hears of it.
     pub every: Duration,
+    /// How many calls of one caller may wait at once.
+    pub per_caller: u32,
 }
 
 /// What is wrong with a configuration.
@@ -118,11 +128,14 @@ impl Config {
 
     fn parse(text: &str, base: &Path) -> Result<Self, String> {
         let file: ConfigFile = toml::from_str(text).map_err(|error| explain_toml(&error))?;
-        let approvers: Vec<String> = file.approver.keys().cloned().collect();
+        let people = approvers::read(&file.approver)?;
+        let known: Vec<String> = file.approver.keys().cloned().collect();
+        let (approvers, groups): (Vec<String>, Vec<String>) =
+            known.iter().cloned().partition(|name| matches!(people.get(name), Some(Approver::Person(_))));
         let listed = file.policy.approvers.clone().unwrap_or_else(|| approvers.clone());
         for name in &listed {
-            if !approvers.contains(name) {
-                let hint = nearest(name, approvers.iter().map(String::as_str)).map(|m| format!("; was `{m}` meant?"));
+            if !known.contains(name) {
+                let hint = nearest(name, known.iter().map(String::as_str)).map(|m| format!("; was `{m}` meant?"));
                 return Err(format!("`[policy] approvers` names `{name}`, which is not an `[approver.…]`{}", hint.unwrap_or_default()));
             }
         }
@@ -130,7 +143,7 @@ impl Config {
             return Err("nobody may approve anything: add at least one `[approver.NAME]`".into());
         }
         for (name, caller) in &file.caller {
-            if approvers.contains(name) {
+            if known.contains(name) {
                 return Err(format!("`{name}` is an approver and a caller: a caller must not have an approver's name"));
             }
             if let Some(owner) = caller.owner.as_ref().filter(|owner| !approvers.contains(owner)) {
@@ -143,6 +156,8 @@ impl Config {
                 return Err(format!("`[upstream.{name}]`: a name is letters, digits, `-`, `_` and `.`"));
             }
         }
+        approvers::channels(&file.channel, &people)?;
+        let codes = file.approver.iter().filter_map(|(name, file)| Some((name.clone(), file.totp.clone()?))).collect();
         let length = |l: Option<Length>, default: u64| l.map_or(Duration::from_secs(default), |l| l.0);
         Ok(Self {
             path: None,
@@ -158,7 +173,8 @@ impl Config {
                 mode: file.policy.default.unwrap_or(DefaultMode::Approve),
                 approvers: listed,
                 owner_may_approve: false,
-                known_approvers: approvers.clone(),
+                known_approvers: known,
+                groups,
                 known_issuers: file.credential.keys().cloned().collect(),
             },
             enforcement: match file.policy.mode {
@@ -169,8 +185,12 @@ impl Config {
                 budget: length(file.hold.budget, 50),
                 with_progress: length(file.hold.budget_with_progress, 210),
                 every: length(file.hold.progress_every, 10),
+                per_caller: file.hold.pending_per_caller.unwrap_or(100),
             },
             approvers,
+            people,
+            codes,
+            channels: file.channel,
             upstreams: file.upstream.into_iter().map(|(name, upstream)| (name, upstream.based(base))).collect(),
             callers: file.caller,
             credentials: file.credential,
@@ -200,10 +220,14 @@ impl Config {
                 approvers: vec![owner.clone()],
                 owner_may_approve: true,
                 known_approvers: vec![owner.clone()],
+                groups: Vec::new(),
                 known_issuers: Vec::new(),
             },
             enforcement: Enforcement::Enforce,
-            hold: Hold { budget: Duration::from_secs(50), with_progress: Duration::from_secs(210), every: Duration::from_secs(10) },
+            hold: Hold { budget: Duration::from_secs(50), with_progress: Duration::from_secs(210), every: Duration::from_secs(10), per_caller: 100 },
+            people: BTreeMap::from([(owner.clone(), Approver::Person(Default::default()))]),
+            codes: BTreeMap::new(),
+            channels: BTreeMap::new(),
             approvers: vec![owner],
             upstreams: BTreeMap::new(),
             callers: BTreeMap::from([("local".to_owned(), caller)]),

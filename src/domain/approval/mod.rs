@@ -8,6 +8,8 @@
 //! Two clocks: *decide-by* is how long approvers have, *execute-by* how long the approval stays usable. Pure: the time
 //! is handed in, and whoever calls stores what comes out.
 
+mod allowance;
+mod posted;
 mod request;
 mod review;
 
@@ -16,8 +18,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use request::{CredentialShown, Request, Terms};
-pub use review::{Review, ReviewError, ReviewVerdict};
+pub use allowance::Allowance;
+pub use posted::{Due, Posted};
+pub use request::{AgainTerms, CredentialShown, Escalation, Request, Terms};
+pub use review::{Again, Capacity, Review, ReviewError, ReviewVerdict};
 
 use super::call::CallDigest;
 use super::clock::Timestamp;
@@ -257,14 +261,11 @@ impl Outcome {
     }
 }
 
-/// How long a denial is remembered: the same call is then refused without asking again.
-const DENIAL_REMEMBERED: Duration = Duration::from_secs(600);
-
 impl<S> Stage<S> {
     /// Ends the approval.
     fn settle(self, outcome: Outcome, now: Timestamp) -> Approval {
         let remembered_until = match outcome {
-            Outcome::Denied { .. } => now.plus(DENIAL_REMEMBERED),
+            Outcome::Denied { .. } => now.plus(Duration::from_millis(self.request.terms.cool_down_ms)),
             _ => now,
         };
         self.settle_until(outcome, now, remembered_until)
@@ -311,7 +312,7 @@ impl Stage<IsApproved> {
     pub fn redeem(
         self,
         key: CallDigest,
-        eligible: impl Fn(&str) -> bool,
+        eligible: impl Fn(&Review) -> bool,
         instance: &str,
         now: Timestamp,
     ) -> Result<(Approval, Redeemed), RedeemError> {
@@ -321,7 +322,7 @@ impl Stage<IsApproved> {
         if key != self.request.key {
             return Err(RedeemError::Differs);
         }
-        if let Some(gone) = self.reviews.iter().find(|review| !eligible(&review.approver)) {
+        if let Some(gone) = self.reviews.iter().find(|review| !eligible(review)) {
             return Err(RedeemError::ApproverGone(gone.approver.clone()));
         }
         let is = IsRedeemed { approved: self.is, redeemed_at: now, instance: instance.into() };

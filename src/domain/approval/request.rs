@@ -1,10 +1,13 @@
 //! What is asked of approvers: everything they are shown, and everything their answer is bound to.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::call::{Binding, CallDigest, Caller};
 use crate::domain::clock::Timestamp;
 use crate::domain::digest::Digest;
+use crate::domain::policy::Assurance;
 use crate::domain::risk::{Assessment, Effect, Target};
 
 /// One exact call, put to approvers. Never changes once it is asked.
@@ -80,4 +83,63 @@ pub struct Terms {
     pub decide_by: Timestamp,
     /// How long the approval stays usable once given, in milliseconds.
     pub execute_for_ms: u64,
+    /// Further people, from later times on.
+    #[serde(default)]
+    pub escalation: Vec<Escalation>,
+    /// Whom to tell without asking them.
+    #[serde(default)]
+    pub notify: Vec<String>,
+    /// When those who have not decided are reminded.
+    #[serde(default)]
+    pub remind_at: Option<Timestamp>,
+    /// How an approver must prove who they are, at least.
+    #[serde(default)]
+    pub assurance: Assurance,
+    /// How long a denial is remembered, in milliseconds: the same call is then refused without asking.
+    #[serde(default = "ten_minutes")]
+    pub cool_down_ms: u64,
+    /// Whether an approver may allow the same call again, and how far.
+    #[serde(default)]
+    pub again: Option<AgainTerms>,
+}
+
+fn ten_minutes() -> u64 {
+    600_000
+}
+
+/// Further people who may decide, from a time on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Escalation {
+    /// The people.
+    pub approvers: Vec<String>,
+    /// From when.
+    pub from: Timestamp,
+}
+
+/// How far an approver may allow the same call again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgainTerms {
+    /// For how long at most, in milliseconds.
+    pub for_ms: u64,
+    /// How often at most.
+    pub times: u32,
+    /// The highest score of a call that is let through.
+    pub max_score: u8,
+    /// What such calls have in common: all but the arguments that may vary.
+    pub key: CallDigest,
+    /// The arguments that may vary, as patterns, for people.
+    pub vary: Vec<String>,
+}
+
+impl Terms {
+    /// Everybody who may decide at `now`, by the names in the policy: people, and groups that stand for several.
+    pub fn seats(&self, now: Timestamp) -> BTreeSet<&str> {
+        let later = self.escalation.iter().filter(|e| e.from <= now).flat_map(|e| &e.approvers);
+        self.approvers.iter().chain(later).map(String::as_str).collect()
+    }
+
+    /// Everybody who may ever decide.
+    pub fn all_seats(&self) -> BTreeSet<&str> {
+        self.seats(Timestamp(i64::MAX))
+    }
 }

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Request;
+use super::{AgainTerms, Request};
 use crate::domain::call::CallDigest;
 use crate::domain::clock::Timestamp;
+use crate::domain::policy::Assurance;
 
 /// One person's verdict on one exact call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +22,49 @@ pub struct Review {
     pub channel: String,
     /// How they proved who they are, such as `inbox session` or `operating-system user anna`.
     pub assurance: String,
+    /// The least that `assurance` amounts to.
+    #[serde(default)]
+    pub level: Assurance,
+    /// By what right, as checked just before.
+    #[serde(default)]
+    pub capacity: Capacity,
+    /// How far they allow the same call again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Again>,
     /// When.
     pub at: Timestamp,
+}
+
+/// By what right a person decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capacity {
+    /// The policy names them.
+    #[default]
+    Named,
+    /// The policy names a group, or whoever is on call, and they are it.
+    Member(String),
+    /// Somebody whom the policy names has them decide in their place.
+    Delegate(String),
+}
+
+/// How far an approver allows the same call again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Again {
+    /// How often.
+    pub times: u32,
+    /// For how long, in milliseconds.
+    pub for_ms: u64,
+}
+
+impl Capacity {
+    /// The name in the policy that `approver` decides under.
+    pub fn seat<'a>(&'a self, approver: &'a str) -> &'a str {
+        match self {
+            Self::Named => approver,
+            Self::Delegate(seat) | Self::Member(seat) => seat,
+        }
+    }
 }
 
 /// What a person said.
@@ -59,6 +101,12 @@ pub enum ReviewError {
     /// They were shown another call.
     #[error("what was shown is not what waits: look at it again")]
     Differs,
+    /// They must prove better who they are.
+    #[error("this call takes a one-time code as well")]
+    Assurance,
+    /// They allow more than the policy permits.
+    #[error("this call may not be allowed again, or not so often or so long")]
+    TooMuch,
 }
 
 pub(super) fn check(request: &Request, reviews: &[Review], review: &Review, now: Timestamp) -> Result<(), ReviewError> {
@@ -70,17 +118,36 @@ pub(super) fn check(request: &Request, reviews: &[Review], review: &Review, now:
     if *name == request.caller.name {
         return Err(ReviewError::Requester);
     }
-    if request.caller.owner.as_ref() == Some(name) && !terms.owner_may_approve {
+    let owner = |name: &str| request.caller.owner.as_deref() == Some(name) && !terms.owner_may_approve;
+    let seat = review.capacity.seat(name);
+    if owner(name) || owner(seat) {
         return Err(ReviewError::Owner(name.clone()));
     }
-    if !terms.approvers.contains(name) {
+    if !terms.seats(now).contains(seat) {
         return Err(ReviewError::NotNamed(name.clone()));
     }
-    if reviews.iter().any(|earlier| earlier.approver == *name) {
+    if reviews.iter().any(|earlier| earlier.approver == *name || taken(earlier, review)) {
         return Err(ReviewError::Again(name.clone()));
     }
     if review.shown != request.digest {
         return Err(ReviewError::Differs);
     }
+    // A denial needs no proof: saying no must never be hard.
+    if review.verdict == ReviewVerdict::Approve && review.level < terms.assurance {
+        return Err(ReviewError::Assurance);
+    }
+    if let Some(again) = review.again {
+        let fits = |most: &AgainTerms| again.times <= most.times && again.for_ms <= most.for_ms && again.times > 0;
+        let alone = terms.quorum == 1 && review.verdict == ReviewVerdict::Approve;
+        if !alone || !terms.again.as_ref().is_some_and(fits) {
+            return Err(ReviewError::TooMuch);
+        }
+    }
     Ok(())
+}
+
+/// Whether a seat that one person holds was taken before: who is named and who stands in for them count once together.
+fn taken(earlier: &Review, review: &Review) -> bool {
+    let group = |capacity: &Capacity| matches!(capacity, Capacity::Member(_));
+    !group(&earlier.capacity) && !group(&review.capacity) && earlier.capacity.seat(&earlier.approver) == review.capacity.seat(&review.approver)
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::domain::call::{Binding, Caller, Identity, ToolCall};
 use crate::domain::json::Limits;
+use crate::domain::policy::Assurance;
 use crate::domain::risk::{Assessment, Band, Effect};
 use proptest::prelude::*;
 
@@ -33,6 +34,12 @@ fn request(quorum: u8) -> Request {
             owner_may_approve: false,
             decide_by: Timestamp(1000),
             execute_for_ms: 500,
+            escalation: vec![Escalation { approvers: vec!["cleo".into()], from: Timestamp(100) }],
+            notify: vec![],
+            remind_at: None,
+            assurance: Assurance::Session,
+            cool_down_ms: 600_000,
+            again: None,
         },
         stated_reason: None,
         stated_prompt: None,
@@ -56,6 +63,9 @@ fn review(name: &str, verdict: ReviewVerdict) -> Review {
         shown: request(1).digest,
         channel: "inbox".into(),
         assurance: "inbox session".into(),
+        level: Assurance::Session,
+        capacity: Capacity::Named,
+        again: None,
         at: Timestamp(10),
     }
 }
@@ -101,7 +111,7 @@ fn an_approval_is_redeemed_once_in_time_for_the_same_call_by_people_who_still_ma
     let Approval::Approved(approved) = pending(1).review(approve("anna"), Timestamp(10)).unwrap() else { panic!() };
     assert_eq!(approved.is.execute_by, Timestamp(510));
     let key = approved.request.key;
-    let redeem = |key, who: &'static str, now| approved.clone().redeem(key, move |n| n == who, "i", Timestamp(now));
+    let redeem = |key, who: &'static str, now| approved.clone().redeem(key, move |r: &Review| r.approver == who, "i", Timestamp(now));
     assert_eq!(redeem(key, "anna", 510).unwrap_err(), RedeemError::Late(Timestamp(510)));
     assert_eq!(redeem(approved.request.digest, "anna", 20).unwrap_err(), RedeemError::Differs);
     assert_eq!(redeem(key, "bert", 20).unwrap_err(), RedeemError::ApproverGone("anna".into()));
@@ -121,6 +131,71 @@ fn states_survive_their_stored_text() {
         let text = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<Approval>(&text).unwrap(), state, "{text}");
     }
+}
+
+#[test]
+fn who_stands_in_counts_once_and_never_for_the_owner() {
+    let as_ = |name: &str, capacity: Capacity| Review { capacity, ..approve(name) };
+    let refused = |review: Review, at: i64| pending(2).review(review, Timestamp(at)).unwrap_err();
+    assert_eq!(refused(as_("dora", Capacity::Delegate("olga".into())), 10), ReviewError::Owner("dora".into()));
+    assert_eq!(refused(as_("dora", Capacity::Delegate("cleo".into())), 99), ReviewError::NotNamed("dora".into()));
+    assert_eq!(refused(approve("cleo"), 99), ReviewError::NotNamed("cleo".into()));
+    assert_eq!(pending(1).review(approve("cleo"), Timestamp(100)).unwrap().state(), "approved");
+    let Approval::Pending(half) = pending(2).review(approve("anna"), Timestamp(10)).unwrap() else { panic!() };
+    let stand_in = half.clone().review(as_("dora", Capacity::Delegate("anna".into())), Timestamp(11));
+    assert_eq!(stand_in.unwrap_err(), ReviewError::Again("dora".into()));
+    let other = half.review(as_("dora", Capacity::Delegate("bert".into())), Timestamp(11));
+    assert_eq!(other.unwrap().state(), "approved");
+    let mut group = request(2);
+    group.terms.approvers.push("team".into());
+    let Approval::Pending(group) = Approval::open(group) else { panic!() };
+    let member = |name: &str| as_(name, Capacity::Member("team".into()));
+    let Approval::Pending(half) = group.review(member("eve"), Timestamp(10)).unwrap() else { panic!() };
+    assert_eq!(half.clone().review(member("eve"), Timestamp(11)).unwrap_err(), ReviewError::Again("eve".into()));
+    assert_eq!(half.review(member("finn"), Timestamp(11)).unwrap().state(), "approved");
+}
+
+#[test]
+fn a_policy_may_ask_for_more_than_a_session_to_approve_but_never_to_deny() {
+    let mut strict = request(1);
+    strict.terms.assurance = Assurance::Totp;
+    let Approval::Pending(strict) = Approval::open(strict) else { panic!() };
+    assert_eq!(strict.clone().review(approve("anna"), Timestamp(10)).unwrap_err(), ReviewError::Assurance);
+    let proven = Review { level: Assurance::Totp, ..approve("anna") };
+    assert_eq!(strict.clone().review(proven, Timestamp(10)).unwrap().state(), "approved");
+    assert_eq!(strict.review(review("anna", ReviewVerdict::Deny), Timestamp(10)).unwrap().state(), "denied");
+}
+
+#[test]
+fn allowing_again_stays_within_what_the_policy_permits() {
+    let key = request(1).key;
+    let with = |quorum: u8, terms: Option<AgainTerms>| {
+        let mut request = request(quorum);
+        request.terms.again = terms;
+        match Approval::open(request) {
+            Approval::Pending(stage) => stage,
+            other => panic!("{other:?}"),
+        }
+    };
+    let terms = AgainTerms { for_ms: 1000, times: 3, max_score: 70, key, vary: vec![] };
+    let again = |times, for_ms| Review { again: Some(Again { times, for_ms }), ..approve("anna") };
+    for (quorum, terms, review) in [
+        (1, None, again(1, 1)),
+        (1, Some(terms.clone()), again(4, 1000)),
+        (1, Some(terms.clone()), again(3, 1001)),
+        (1, Some(terms.clone()), again(0, 1000)),
+        (2, Some(terms.clone()), again(1, 1)),
+        (1, Some(terms.clone()), Review { verdict: ReviewVerdict::Deny, ..again(1, 1) }),
+    ] {
+        assert_eq!(with(quorum, terms).review(review, Timestamp(10)).unwrap_err(), ReviewError::TooMuch);
+    }
+    let Approval::Approved(stage) = with(1, Some(terms)).review(again(3, 1000), Timestamp(10)).unwrap() else { panic!() };
+    let allowance = Allowance::given(&stage, "a".into()).unwrap();
+    assert_eq!((allowance.left, allowance.expires_at, allowance.key), (3, Timestamp(1010), key));
+    assert!(allowance.covers(70, Timestamp(1009)) && !allowance.covers(71, Timestamp(1009)) && !allowance.covers(70, Timestamp(1010)));
+    let used = Review { channel: Allowance::CHANNEL.into(), assurance: allowance.assurance(), ..approve("anna") };
+    assert_eq!(Allowance::source(&used), Some("id"));
+    assert_eq!(Allowance::source(&Review { channel: "slack".into(), ..used }), None);
 }
 
 proptest! {

@@ -13,6 +13,12 @@ use super::digest::{Digest, Fields};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
+    /// Something about a channel is not as it should be, or is so again.
+    Alarm,
+    /// An approver's leave for the same call again was ended before its time.
+    AllowanceRevoked,
+    /// People are not asked: an approver allowed this call before.
+    AllowanceUsed,
     /// Policy alone lets a call through; it is about to go upstream.
     Allowed,
     /// An approval was made void before it was used.
@@ -45,6 +51,8 @@ pub enum EventKind {
     MintIntended,
     /// A call went upstream and no answer came back.
     OutcomeUnknown,
+    /// A channel posted a message that asks somebody.
+    Posted,
     /// A tool's definition was recorded on first sight, or forgotten by the operator.
     Pinned,
     /// A policy set came into force.
@@ -71,6 +79,9 @@ impl EventKind {
     /// The kind's name, as stored and shown.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Alarm => "alarm",
+            Self::AllowanceRevoked => "allowance-revoked",
+            Self::AllowanceUsed => "allowance-used",
             Self::Allowed => "allowed",
             Self::ApprovalRevoked => "approval-revoked",
             Self::Asked => "asked",
@@ -90,6 +101,7 @@ impl EventKind {
             Self::Pinned => "pinned",
             Self::PolicyLoaded => "policy-loaded",
             Self::PolicyRefused => "policy-refused",
+            Self::Posted => "posted",
             Self::PutBack => "put-back",
             Self::Redeemed => "redeemed",
             Self::Reviewed => "reviewed",

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use globset::Glob;
 
-use super::file::{ArgumentFile, CaseFile, CredentialFile, DefaultMode, KnownFile, PolicyFile, TwoFrom};
+use super::file::{AgainFile, ArgumentFile, CaseFile, CredentialFile, DefaultMode, KnownFile, PolicyFile, TwoFrom};
 use super::rule::{Rule, RuleError};
-use super::{Ask, Case, CredentialTerms, Delivery, Mode, Policy, PolicySet, Show, TemplateError};
+use super::{Again, Ask, Assurance, Case, CredentialTerms, Delivery, Mode, Policy, PolicySet, Show, TemplateError};
 use crate::domain::digest::{Digest, Fields};
 use crate::domain::json::{Limits, Value, read};
 use crate::domain::risk::{AmountRole, Bands, CountRole, FlagRole, PathRole, Profile, RecipientRole, Role, RoleKind, UrlRole};
@@ -60,6 +60,8 @@ pub struct Defaults {
     pub owner_may_approve: bool,
     /// All names of approvers that exist.
     pub known_approvers: Vec<String>,
+    /// Those of them that stand for several people.
+    pub groups: Vec<String>,
     /// All names of issuers that exist.
     pub known_issuers: Vec<String>,
 }
@@ -156,6 +158,12 @@ fn fallback(defaults: &Defaults) -> Policy {
             owner_may_approve: defaults.owner_may_approve,
             decide_by: Duration::from_secs(900),
             execute_by: Duration::from_secs(600),
+            escalate: Vec::new(),
+            notify: Vec::new(),
+            remind: None,
+            assurance: Assurance::Session,
+            cool_down: Duration::from_secs(600),
+            again: None,
         },
         credential: None,
         show: Show::default(),
@@ -262,12 +270,20 @@ fn ask(file: &PolicyFile, shared: Option<&PolicyFile>, base: &Ask, defaults: &De
     if approvers.is_empty() {
         return Err("nobody may approve: name somebody in `[approval] approvers`, here or in `server.toml`".into());
     }
-    for name in &approvers {
+    let later = own.escalate.as_ref().or(shared.and_then(|s| s.escalate.as_ref())).cloned().unwrap_or_default();
+    let notify = own.notify.as_ref().or(shared.and_then(|s| s.notify.as_ref())).cloned().unwrap_or_default();
+    for name in approvers.iter().chain(later.iter().flat_map(|e| &e.to)).chain(&notify) {
         if !defaults.known_approvers.contains(name) {
             let meant = nearest(name, defaults.known_approvers.iter().map(String::as_str));
             let hint = meant.map(|m| format!("; was `{m}` meant?")).unwrap_or_default();
             return Err(format!("approver `{name}` is not in `countersign.toml`: add `[approver.{name}]`{hint}"));
         }
+    }
+    if let Some(empty) = later.iter().find(|e| e.to.is_empty()) {
+        return Err(format!("`escalate` after {} names nobody", crate::domain::clock::spoken(empty.after.0)));
+    }
+    if later.windows(2).any(|pair| matches!(pair, [one, two] if one.after >= two.after)) {
+        return Err("`escalate` must name the soonest first".into());
     }
     let mut names = approvers.clone();
     names.sort();
@@ -286,7 +302,10 @@ fn ask(file: &PolicyFile, shared: Option<&PolicyFile>, base: &Ask, defaults: &De
     if from > 100 || (two_from > 100 && two_from != u8::MAX) {
         return Err("`from` and `two-from` are scores from 0 to 100".into());
     }
-    if two_from <= 100 && approvers.len() < 2 {
+    // A group stands for several; nobody knows here how many.
+    let several =
+        approvers.len() + later.iter().map(|e| e.to.len()).sum::<usize>() >= 2 || approvers.iter().any(|name| defaults.groups.contains(name));
+    if two_from <= 100 && !several {
         return Err(format!(
             "from score {two_from} two people must approve, but only `{}` is named: name a second, or write `two-from = \"never\"`",
             approvers.join("")
@@ -299,13 +318,39 @@ fn ask(file: &PolicyFile, shared: Option<&PolicyFile>, base: &Ask, defaults: &De
         }
         Ok(length)
     };
+    let decide_by = length(|a| a.decide_by.map(|l| l.0), base.decide_by, 7 * 86_400, "decide-by")?;
+    let within = |length: Duration, name: &str| match length < decide_by {
+        true => Ok(length),
+        false => Err(format!("`{name}` comes after `decide-by`: it would never happen")),
+    };
+    let remind = own.remind.or(shared.and_then(|s| s.remind)).map(|l| within(l.0, "remind")).transpose()?;
     Ok(Ask {
         bands: Bands { from, two_from },
         approvers,
         owner_may_approve: own.owner_may_approve.or(shared.and_then(|s| s.owner_may_approve)).unwrap_or(base.owner_may_approve),
-        decide_by: length(|a| a.decide_by.map(|l| l.0), base.decide_by, 7 * 86_400, "decide-by")?,
+        decide_by,
         execute_by: length(|a| a.execute_by.map(|l| l.0), base.execute_by, 86_400, "execute-by")?,
+        escalate: later.into_iter().map(|e| Ok((within(e.after.0, "escalate")?, e.to))).collect::<Result<_, String>>()?,
+        notify,
+        remind,
+        assurance: own.assurance.or(shared.and_then(|s| s.assurance)).unwrap_or(base.assurance),
+        cool_down: length(|a| a.cool_down.map(|l| l.0), base.cool_down, 86_400, "cool-down")?,
+        again: own.again.as_ref().or(shared.and_then(|s| s.again.as_ref())).map(|file| again(file, two_from)).transpose()?,
     })
+}
+
+fn again(file: &AgainFile, two_from: u8) -> Result<Again, String> {
+    let (length, times) = (file.length.0, file.times);
+    if length.is_zero() || length > Duration::from_secs(8 * 3600) {
+        return Err("`again.for` must be longer than 0 s and at most 8 h: nothing is allowed for ever".into());
+    }
+    if times == 0 || times > 100 {
+        return Err("`again.times` is a number from 1 to 100".into());
+    }
+    if file.max_score >= two_from || file.max_score > 84 {
+        return Err("`again.max-score` must be below `two-from` and below 85: what two must approve, or is critical, is asked each time".into());
+    }
+    Ok(Again { length, times, max_score: file.max_score, vary: file.vary.clone() })
 }
 
 fn credential(file: &PolicyFile, shared: Option<&PolicyFile>, defaults: &Defaults) -> Result<Option<CredentialTerms>, String> {
@@ -381,6 +426,7 @@ mod tests {
             owner_may_approve: false,
             known_approvers: vec!["anna".into(), "bert".into()],
             known_issuers: vec!["built-in".into()],
+            groups: vec![],
         }
     }
 

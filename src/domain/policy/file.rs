@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
+use super::Assurance;
 use crate::domain::clock::Length;
 use crate::domain::json::{Pattern, Pointer};
 use crate::domain::risk::{Effect, RoleKind};
@@ -145,6 +146,44 @@ pub struct ApprovalFile {
     pub decide_by: Option<Length>,
     /// How long the approval stays usable; 10 minutes by default, a day at most.
     pub execute_by: Option<Length>,
+    /// Who is asked as well when nobody decided for a while.
+    pub escalate: Option<Vec<EscalateFile>>,
+    /// Who is told without being asked.
+    pub notify: Option<Vec<String>>,
+    /// After how long approvers are reminded.
+    pub remind: Option<Length>,
+    /// `session` (default) or `totp`: how approvers prove who they are, at least.
+    pub assurance: Option<Assurance>,
+    /// How long a denied call is refused without asking; 10 minutes by default, a day at most.
+    pub cool_down: Option<Length>,
+    /// How far an approver may allow the same call again; not at all by default.
+    pub again: Option<AgainFile>,
+}
+
+/// Who is asked as well when nobody decided for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct EscalateFile {
+    /// After how long.
+    pub after: Length,
+    /// Names of approvers.
+    pub to: Vec<String>,
+}
+
+/// How far an approver may allow the same call again.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AgainFile {
+    /// For how long at most; 8 hours at most.
+    #[serde(rename = "for")]
+    pub length: Length,
+    /// How often at most; 100 at most.
+    pub times: u32,
+    /// The highest score of a call that is let through, below `two-from`.
+    pub max_score: u8,
+    /// Arguments that may differ; all others must be the same.
+    #[serde(default)]
+    pub vary: Vec<Pattern>,
 }
 
 /// Score at which two people are asked, or never.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use globset::GlobMatcher;
+use serde::{Deserialize, Serialize};
 
 pub use case::{Case, CaseOutcome, Verdict};
 pub use compile::{Defaults, PolicyError, PolicySource, by_server, explain_toml};
@@ -24,8 +25,9 @@ pub use rule::{Rule, RuleDecision};
 pub use show::Show;
 pub use template::{Template, TemplateError};
 
-use super::call::{Caller, ToolCall};
+use super::call::{Binding, CallDigest, Caller, ToolCall};
 use super::digest::{Digest, Fields};
+use super::json::{Object, Pattern, Pointer, Value};
 use super::risk::{self, Assessment, Bands, Effect, Observation, Profile};
 use super::tool::{Known, ToolDefinition};
 
@@ -84,6 +86,42 @@ pub struct Ask {
     pub decide_by: Duration,
     /// How long the approval stays usable after it was given.
     pub execute_by: Duration,
+    /// Who is asked as well after a while, soonest first.
+    pub escalate: Vec<(Duration, Vec<String>)>,
+    /// Who is told without being asked.
+    pub notify: Vec<String>,
+    /// After how long approvers are reminded.
+    pub remind: Option<Duration>,
+    /// How approvers prove who they are, at least.
+    pub assurance: Assurance,
+    /// How long a denied call is refused without asking.
+    pub cool_down: Duration,
+    /// How far an approver may allow the same call again.
+    pub again: Option<Again>,
+}
+
+/// How far an approver may allow the same call again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// For how long at most.
+    pub length: Duration,
+    /// How often at most.
+    pub times: u32,
+    /// The highest score of a call that is let through.
+    pub max_score: u8,
+    /// Arguments that may differ.
+    pub vary: Vec<Pattern>,
+}
+
+/// How an approver proves who they are, weakest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Assurance {
+    /// By a session: of Slack, of the inbox, or of the operating system.
+    #[default]
+    Session,
+    /// By a one-time code as well (RFC 6238).
+    Totp,
 }
 
 /// The credential that a call gets once it may run.
@@ -174,9 +212,20 @@ impl Policy {
 
     /// Who must approve, as a digest: names, number and whether the owner may.
     pub fn approvers_digest(&self) -> Digest {
-        let Ask { bands, approvers, owner_may_approve, .. } = &self.ask;
+        let Ask { bands, approvers, owner_may_approve, escalate, .. } = &self.ask;
         let start = Fields::new("countersign approvers v1").field(&[bands.from, bands.two_from, u8::from(*owner_may_approve)]);
-        approvers.iter().fold(start, |fields, name| fields.field(name.as_bytes())).digest()
+        let later = escalate.iter().flat_map(|(_, names)| names);
+        approvers.iter().chain(later).fold(start, |fields, name| fields.field(name.as_bytes())).digest()
+    }
+
+    /// What calls have in common that may be allowed again together: all of `key`'s parts but the arguments that may vary.
+    pub fn again_key(&self, call: &ToolCall, caller: &Caller, binding: &Binding) -> Option<CallDigest> {
+        let again = self.ask.again.as_ref()?;
+        let mut common = call.clone();
+        for (place, _) in again.vary.iter().flat_map(|pattern| pattern.find(&call.arguments)) {
+            common.arguments = without(&common.arguments, &Pointer::root(), &place);
+        }
+        Some(CallDigest::of(&common, caller, binding, Some("countersign again v1")))
     }
 
     fn profile_for(&self, tool: &str) -> std::borrow::Cow<'_, Profile> {
@@ -203,9 +252,27 @@ impl Policy {
     /// How the arguments that `definition` declares differ from those that the policy names; for `policy check`.
     pub fn undeclared(&self, definition: &ToolDefinition) -> Vec<String> {
         let declared: Vec<&str> = definition.properties().map(|(name, _)| name).collect();
-        let first = |p: &super::json::Pattern| p.to_string().split('/').nth(1).unwrap_or_default().to_owned();
+        let first = |p: &Pattern| p.to_string().split('/').nth(1).unwrap_or_default().to_owned();
         let named = self.profile.roles.iter().map(|(p, _)| first(p));
         named.filter(|name| name != "*" && !declared.contains(&name.as_str())).collect()
+    }
+}
+
+/// `value` with what stands at `place` blanked.
+fn without(value: &Value, here: &Pointer, place: &Pointer) -> Value {
+    if here == place {
+        return Value::Null;
+    }
+    match value {
+        Value::Object(object) => {
+            let mut out = Object::default();
+            for (name, member) in object.iter() {
+                out.insert(name, without(member, &here.join(name), place));
+            }
+            Value::Object(out)
+        }
+        Value::Array(items) => Value::Array(items.iter().enumerate().map(|(n, item)| without(item, &here.join(&n.to_string()), place)).collect()),
+        other => other.clone(),
     }
 }
 

@@ -82,7 +82,8 @@ fn rules(approval: &Approval) {
         assert_eq!(review.verdict, ReviewVerdict::Approve);
         assert_eq!(review.shown, request.digest);
         assert!(review.at < request.terms.decide_by);
-        assert!(request.terms.approvers.contains(&review.approver));
+        assert!(request.terms.seats(review.at).contains(review.capacity.seat(&review.approver)));
+        assert!(review.level >= request.terms.assurance);
         assert_ne!(review.approver, request.caller.name);
         assert!(request.caller.owner.as_ref() != Some(&review.approver) || request.terms.owner_may_approve);
     }

@@ -1,6 +1,7 @@
 //! Real parts: a gateway process, the sample ledger with its own record, an HTTP client that speaks MCP, and the
 //! invariant that must hold after every call.
 
+pub mod fake_slack;
 pub mod invariant;
 pub mod mcp;
 
@@ -76,12 +77,17 @@ pub struct Settings {
     pub child: bool,
     /// Whether callers are `[caller.local]` with this owner.
     pub owner: &'static str,
+    /// `[approver.…]`.
+    pub approvers: String,
+    /// Variables of the gateway.
+    pub env: Vec<(&'static str, String)>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let hold = "budget = \"20s\"\nbudget-with-progress = \"20s\"\nprogress-every = \"1s\"\n".to_owned();
-        Self { more: String::new(), hold, policies: Vec::new(), child: false, owner: "olga" }
+        let approvers = "[approver.anna]\n[approver.bert]\n[approver.olga]\n".to_owned();
+        Self { more: String::new(), hold, policies: Vec::new(), child: false, owner: "olga", approvers, env: Vec::new() }
     }
 }
 
@@ -94,6 +100,7 @@ pub struct World {
     pub gateway: Option<Child>,
     pub leak: Arc<Mutex<Option<String>>>,
     pub stderr: PathBuf,
+    pub env: Vec<(&'static str, String)>,
     stop: CancellationToken,
 }
 
@@ -138,16 +145,17 @@ impl World {
             (format!("url = \"{url}\"\n"), url)
         };
         let text = format!(
-            "[listen]\naddress = \"127.0.0.1:{port}\"\n[hold]\n{}\n[approver.anna]\n[approver.bert]\n[approver.olga]\n[caller.local]\nowner = \"{}\"\n\
+            "[listen]\naddress = \"127.0.0.1:{port}\"\n[hold]\n{}\n{}[caller.local]\nowner = \"{}\"\n\
              [credential.built-in]\nkind = \"signed-jwt\"\n[upstream.ledger]\n{upstream}introspection = {{ file = \"{}\" }}\n{}\n",
             settings.hold,
+            settings.approvers,
             settings.owner,
             scratch.0.join("introspection.secret").display(),
             settings.more
         );
         let config = scratch.write("countersign.toml", &text);
         let stderr = scratch.0.join("stderr");
-        let mut world = Self { scratch, address, ledger_url, config, gateway: None, leak, stderr, stop };
+        let mut world = Self { scratch, address, ledger_url, config, gateway: None, leak, stderr, env: settings.env, stop };
         world.start();
         world
     }
@@ -158,6 +166,7 @@ impl World {
         let mut child = Command::new(countersign())
             .args(["serve", "--config"])
             .arg(&self.config)
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -195,7 +204,14 @@ impl World {
 
     /// Runs the program with this world's configuration.
     pub fn run(&self, arguments: &[&str]) -> (i32, String) {
-        let output = Command::new(countersign()).args(["--config"]).arg(&self.config).args(arguments).stdin(Stdio::null()).output().unwrap();
+        let output = Command::new(countersign())
+            .args(["--config"])
+            .arg(&self.config)
+            .args(arguments)
+            .envs(self.env.iter().cloned())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         (output.status.code().unwrap_or(-1), text)
     }

@@ -19,21 +19,27 @@ pub struct Inbox {
     pub address: String,
 }
 
+impl Inbox {
+    fn link(&self, approval: &Approval) -> String {
+        format!("{}/inbox/{}", self.address, approval.request().id)
+    }
+}
+
 #[async_trait]
 impl Channel for Inbox {
     fn name(&self) -> &'static str {
         "inbox"
     }
 
-    fn place(&self, approval: &Approval) -> String {
-        format!("{}/inbox/{}", self.address, approval.request().id)
+    fn place(&self, approval: &Approval) -> Option<String> {
+        Some(self.link(approval))
     }
 
     async fn ask(&self, approval: &Approval) {
         let request = approval.request();
         tracing::info!(
             approval = %request.id, score = request.assessment.score, "waiting for {}: {} ({})",
-            request.terms.approvers.join(" or "), visible(&request.title), self.place(approval)
+            request.terms.approvers.join(" or "), visible(&request.title), self.link(approval)
         );
     }
 

@@ -20,8 +20,9 @@ use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::view;
+use crate::adapters::channel::people::StandingError;
 use crate::adapters::channel::{DeskError, Person, ReviewDesk, Verdict};
-use crate::domain::approval::ReviewVerdict;
+use crate::domain::approval::{Again, Approval, ReviewVerdict};
 use crate::domain::digest::Digest;
 
 const COOKIE_NAME: &str = "countersign_session";
@@ -88,7 +89,7 @@ impl IntoResponse for Stop {
             Self::SignIn => page(StatusCode::UNAUTHORIZED, view::sign_in(None)),
             Self::Desk(error) => {
                 let status = match &error {
-                    DeskError::Review(_) => StatusCode::CONFLICT,
+                    DeskError::Review(_) | DeskError::Standing(_) | DeskError::Code => StatusCode::CONFLICT,
                     DeskError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
                     DeskError::Unknown => StatusCode::NOT_FOUND,
                 };
@@ -103,19 +104,44 @@ impl Pages {
         let cookie = cookie(headers).ok_or(Stop::SignIn)?;
         self.desk.person(cookie).await?.ok_or(Stop::SignIn)
     }
+
+    /// Why somebody cannot decide a call, if they cannot.
+    async fn refusal(&self, person: &Person, approval: &Approval) -> Option<String> {
+        let Approval::Pending(stage) = approval else { return Some(format!("It is {}.", approval.state())) };
+        let request = &stage.request;
+        if request.caller.owner.as_ref() == Some(&person.approver) && !request.terms.owner_may_approve {
+            return Some("You answer for this caller, so you may not approve its calls.".into());
+        }
+        if stage.reviews.iter().any(|review| review.approver == person.approver) {
+            return Some("You have decided.".into());
+        }
+        match self.desk.standing(approval, &person.approver).await {
+            Ok(()) => None,
+            Err(StandingError::NotNamed(_)) => {
+                let seats: Vec<&str> = request.terms.seats(self.desk.now()).into_iter().collect();
+                Some(format!("This call is for {} to decide.", seats.join(" or ")))
+            }
+            Err(error) => Some(error.to_string()),
+        }
+    }
 }
 
 async fn list(State(pages): State<Pages>, headers: HeaderMap) -> Result<Response, Stop> {
     let person = pages.person(&headers).await?;
     let (open, settled) = pages.desk.approvals().await?;
-    Ok(page(StatusCode::OK, view::list(&person, &open, &settled, pages.desk.now())))
+    let (mut mine, mut others) = (Vec::new(), Vec::new());
+    for approval in open {
+        if pages.refusal(&person, &approval).await.is_none() { mine.push(approval) } else { others.push(approval) }
+    }
+    Ok(page(StatusCode::OK, view::list(&person, &mine, &others, &settled, pages.desk.now())))
 }
 
 async fn one(State(pages): State<Pages>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Stop> {
     let person = pages.person(&headers).await?;
     let approval = pages.desk.approval(&id).await?.ok_or(DeskError::Unknown)?;
     let (_, settled) = pages.desk.approvals().await?;
-    Ok(page(StatusCode::OK, view::one(&person, &approval, &settled, pages.desk.now())))
+    let refusal = pages.refusal(&person, &approval).await;
+    Ok(page(StatusCode::OK, view::one(&person, &approval, &settled, refusal.as_deref(), pages.desk.now())))
 }
 
 #[derive(Deserialize)]
@@ -125,12 +151,24 @@ struct Decision {
     verdict: ReviewVerdict,
     #[serde(default)]
     reason: String,
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    again: Option<u32>,
 }
 
 async fn decide(State(pages): State<Pages>, Path(id): Path<String>, headers: HeaderMap, Form(form): Form<Decision>) -> Result<Response, Stop> {
     let person = pages.person(&headers).await?;
     check_token(&person, &form.csrf)?;
     let shown = serde_json::from_value(serde_json::Value::String(form.digest)).map_err(|_| DeskError::Unknown)?;
+    let times = form.again.filter(|times| *times > 0 && form.verdict == ReviewVerdict::Approve);
+    let again = match times {
+        Some(times) => {
+            let approval = pages.desk.approval(&id).await?.ok_or(DeskError::Unknown)?;
+            approval.request().terms.again.as_ref().map(|terms| Again { times, for_ms: terms.for_ms })
+        }
+        None => None,
+    };
     let verdict = Verdict {
         approval: id.clone(),
         approver: person.approver,
@@ -139,6 +177,8 @@ async fn decide(State(pages): State<Pages>, Path(id): Path<String>, headers: Hea
         shown,
         channel: "inbox",
         assurance: "inbox session by one-time link".into(),
+        code: Some(form.code).filter(|code| !code.trim().is_empty()),
+        again,
     };
     pages.desk.review(verdict).await?;
     Ok(see(&format!("/inbox/{id}")))

@@ -4,9 +4,10 @@
 use maud::{DOCTYPE, Markup, html};
 
 use crate::adapters::channel::Person;
-use crate::domain::approval::{Approval, Outcome, Request, Review, ReviewVerdict};
+use crate::adapters::channel::shown::{object, outcome, pretty, pretty_text};
+use crate::domain::approval::{AgainTerms, Approval, Capacity, Request, ReviewVerdict};
 use crate::domain::clock::{Timestamp, spoken};
-use crate::domain::json::{Limits, Value, canonical, read};
+use crate::domain::policy::Assurance;
 use crate::domain::risk::{Band, Finding};
 use crate::domain::text::visible;
 
@@ -69,9 +70,7 @@ pub(super) fn sign_in(token: Option<&str>) -> Markup {
 }
 
 /// Everything that waits, and what was decided lately.
-pub(super) fn list(person: &Person, open: &[Approval], settled: &[Approval], now: Timestamp) -> Markup {
-    let mine = |a: &&Approval| matches!(a, Approval::Pending(_)) && may_decide(person, a.request(), a.reviews()).is_ok();
-    let (mine, others): (Vec<&Approval>, Vec<&Approval>) = open.iter().partition(mine);
+pub(super) fn list(person: &Person, mine: &[Approval], others: &[Approval], settled: &[Approval], now: Timestamp) -> Markup {
     let title = if mine.is_empty() { "Inbox".to_owned() } else { format!("({}) Inbox", mine.len()) };
     frame(
         &title,
@@ -79,10 +78,10 @@ pub(super) fn list(person: &Person, open: &[Approval], settled: &[Approval], now
         html! {
             h1 { "Waiting for you" }
             @if mine.is_empty() { p.empty { "Nothing. Calls appear here by themselves." } }
-            @for approval in &mine { (row(approval, now)) }
+            @for approval in mine { (row(approval, now)) }
             @if !others.is_empty() {
                 h2 { "Under way" }
-                @for approval in &others { (row(approval, now)) }
+                @for approval in others { (row(approval, now)) }
             }
             @if !settled.is_empty() {
                 h2 { "Lately" }
@@ -126,22 +125,8 @@ fn ticking(end: Timestamp, now: Timestamp) -> Markup {
     html! { time data-left=(end.since(now).as_millis()) title=(end) { (spoken(end.since(now))) } }
 }
 
-fn may_decide(person: &Person, request: &Request, reviews: &[Review]) -> Result<(), String> {
-    let name = &person.approver;
-    if request.caller.owner.as_ref() == Some(name) && !request.terms.owner_may_approve {
-        return Err("You answer for this caller, so you may not approve its calls.".into());
-    }
-    if !request.terms.approvers.contains(name) {
-        return Err(format!("This call is for {} to decide.", request.terms.approvers.join(" or ")));
-    }
-    if reviews.iter().any(|review| review.approver == *name) {
-        return Err("You have decided.".into());
-    }
-    Ok(())
-}
-
 /// One call, whole.
-pub(super) fn one(person: &Person, approval: &Approval, settled: &[Approval], now: Timestamp) -> Markup {
+pub(super) fn one(person: &Person, approval: &Approval, settled: &[Approval], refusal: Option<&str>, now: Timestamp) -> Markup {
     let request = approval.request();
     let earlier: Vec<&Approval> = settled
         .iter()
@@ -182,10 +167,15 @@ pub(super) fn one(person: &Person, approval: &Approval, settled: &[Approval], no
         @for before in &earlier { (row(before, now)) }
         (verdicts(request, approval))
         // Last, so that whoever decides has passed everything above.
-        @if let Approval::Pending(stage) = approval { (decide(person, request, &stage.reviews)) }
+        @if let Approval::Pending(_) = approval { (decide(person, request, refusal)) }
         p.digest { "Call digest " code { (request.digest) } br; "Approval " code { (request.id) } }
         },
     )
+}
+
+fn again_hint(again: &AgainTerms) -> String {
+    let vary = if again.vary.is_empty() { "only with the same arguments".to_owned() } else { format!("only {} may differ", again.vary.join(", ")) };
+    format!("{vary}, up to score {}; stop it with `countersign approvals allowances`", again.max_score)
 }
 
 fn facts(request: &Request, approval: &Approval, now: Timestamp) -> Markup {
@@ -209,7 +199,8 @@ fn facts(request: &Request, approval: &Approval, now: Timestamp) -> Markup {
                 }
             }
             dt { "Approvers" } dd {
-                (terms.quorum) " of " (terms.approvers.join(", "))
+                (terms.quorum) " of " (terms.seats(now).into_iter().collect::<Vec<_>>().join(", "))
+                @for later in terms.escalation.iter().filter(|e| e.from > now) { br; small { "and " (later.approvers.join(", ")) " in " (ticking(later.from, now)) } }
                 @if terms.owner_may_approve { br; small { "the caller's owner may approve" } }
             }
             @match approval {
@@ -226,21 +217,8 @@ fn facts(request: &Request, approval: &Approval, now: Timestamp) -> Markup {
     }
 }
 
-fn outcome(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Cancelled { why } => format!("taken back: {}", visible(why)),
-        Outcome::Completed { is_error: false, .. } => "it ran".into(),
-        Outcome::Completed { is_error: true, .. } => "it ran, and the tool reported an error".into(),
-        Outcome::Denied { by, .. } => format!("denied by {by}; it did not run"),
-        Outcome::Expired { .. } => "time ran out; it did not run".into(),
-        Outcome::Failed { why } => format!("it did not run: {}", visible(why)),
-        Outcome::OutcomeUnknown { why } => format!("UNKNOWN whether it ran: {}. It is not run again.", visible(why)),
-        Outcome::Revoked { why } => format!("void before use: {}", visible(why)),
-    }
-}
-
 fn arguments(request: &Request) -> Markup {
-    let Ok(Value::Object(arguments)) = read(request.arguments.as_bytes(), generous()) else {
+    let Some(arguments) = object(&request.arguments) else {
         return html! { pre.value { (visible(&request.arguments)) } };
     };
     html! {
@@ -259,33 +237,6 @@ fn about<'r>(request: &'r Request, name: &str) -> Vec<&'r Finding> {
     let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
     let holds = |p: &str| p == pointer || p.strip_prefix(&pointer).is_some_and(|rest| rest.starts_with('/'));
     request.assessment.findings.iter().filter(|f| f.pointer.as_deref().is_some_and(holds)).collect()
-}
-
-fn generous() -> Limits {
-    Limits { bytes: 64 << 20, depth: 128, nodes: 4_000_000 }
-}
-
-fn pretty_text(text: &str) -> String {
-    read(text.as_bytes(), generous()).map_or_else(|_| visible(text), |value| pretty(&value, 0))
-}
-
-/// A value on as many lines as it needs, every string made visible and none cut.
-fn pretty(value: &Value, depth: usize) -> String {
-    let pad = "  ".repeat(depth + 1);
-    let end = "  ".repeat(depth);
-    match value {
-        Value::String(text) => format!("\"{}\"", visible(text).replace("\\n", "\\n\n").trim_end_matches('\n')),
-        Value::Array(items) if !items.is_empty() => {
-            let lines: Vec<String> = items.iter().map(|item| format!("{pad}{}", pretty(item, depth + 1))).collect();
-            format!("[\n{}\n{end}]", lines.join(",\n"))
-        }
-        Value::Object(object) if !object.is_empty() => {
-            let lines: Vec<String> =
-                object.iter().map(|(name, member)| format!("{pad}\"{}\": {}", visible(name), pretty(member, depth + 1))).collect();
-            format!("{{\n{}\n{end}}}", lines.join(",\n"))
-        }
-        other => canonical(other),
-    }
 }
 
 fn findings(request: &Request) -> Markup {
@@ -317,6 +268,11 @@ fn verdicts(request: &Request, approval: &Approval) -> Markup {
                 @for review in approval.reviews() {
                     li {
                         b { (review.approver) } @if review.verdict == ReviewVerdict::Approve { " approved" } @else { " denied" }
+                        @match &review.capacity {
+                            Capacity::Named => {}
+                            Capacity::Member(group) => { " as one of " (group) }
+                            Capacity::Delegate(of) => { " for " (of) }
+                        }
                         @if request.caller.owner.as_ref() == Some(&review.approver) { " (the caller's owner)" }
                         @if let Some(reason) = &review.reason { ": " (visible(reason)) }
                         small { (review.at) " · " (review.channel) " · " (review.assurance) }
@@ -327,15 +283,26 @@ fn verdicts(request: &Request, approval: &Approval) -> Markup {
     }
 }
 
-fn decide(person: &Person, request: &Request, reviews: &[Review]) -> Markup {
+fn decide(person: &Person, request: &Request, refusal: Option<&str>) -> Markup {
     html! {
-        @match may_decide(person, request, reviews) {
-            Err(why) => p.empty { (why) },
-            Ok(()) => form.decide method="post" action=(format!("/inbox/{}", request.id)) {
+        @match refusal {
+            Some(why) => p.empty { (why) },
+            None => form.decide method="post" action=(format!("/inbox/{}", request.id)) {
                 input type="hidden" name="csrf" value=(person.csrf);
                 input type="hidden" name="digest" value=(request.digest);
                 label for="reason" { "Reason" small { "kept in the record; a denial's reason goes to the agent" } }
                 textarea id="reason" name="reason" rows="2" maxlength="2000" {}
+                @if request.terms.assurance == Assurance::Totp {
+                    label for="code" { "One-time code" small { "six digits, to approve" } }
+                    input id="code" name="code" inputmode="numeric" autocomplete="one-time-code" maxlength="10";
+                }
+                @if let Some(again) = &request.terms.again {
+                    label for="again" { "Allow the same call again?" small { (again_hint(again)) } }
+                    select id="again" name="again" {
+                        option value="0" { "No: ask each time" }
+                        option value=(again.times) { "Up to " (again.times) " times within " (spoken(std::time::Duration::from_millis(again.for_ms))) }
+                    }
+                }
                 div.buttons {
                     button.deny name="verdict" value="deny" { "Deny" }
                     button.approve name="verdict" value="approve" { "Approve this call" }

@@ -1,0 +1,324 @@
+//! The card: what an approver reads on a phone, made from the stored call alone.
+//!
+//! Everything that runs is on it, or it has no Approve button. A decided card has no buttons at all.
+
+use serde_json::{Value, json};
+
+use super::kit::{MESSAGE, actions, bold, button, context, cut, frame, header, list, quote, rich, section, text, time, units, user};
+use crate::adapters::channel::people::People;
+use crate::adapters::channel::shown::{differences, outcome, whole};
+use crate::domain::approval::{Allowance, Approval, Capacity, Outcome, Request, Review, ReviewVerdict};
+use crate::domain::clock::{Timestamp, spoken};
+use crate::domain::policy::Assurance;
+use crate::domain::risk::Band;
+use crate::domain::text::visible;
+
+/// From this score on the decision is made in the modal, with the target typed.
+pub(super) const TYPED_FROM: u8 = 85;
+/// Findings on a card; all are in the modal.
+const FINDINGS: usize = 5;
+/// Differences on a card; all are in the modal, as the arguments themselves.
+const DIFFERENCES: usize = 6;
+
+/// A message as `chat.postMessage` and `chat.update` take it, without where it goes.
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    /// What a notification says: the gateway's words alone.
+    pub(super) text: String,
+    /// The blocks.
+    pub(super) blocks: Vec<Value>,
+}
+
+/// What a card is drawn from, beside the approval.
+pub(super) struct Drawn<'a> {
+    pub(super) approval: &'a Approval,
+    /// The last call of the same tool by the same caller that was approved and ran.
+    pub(super) before: Option<&'a Approval>,
+    pub(super) people: &'a People,
+    pub(super) now: Timestamp,
+}
+
+/// Whether an approver may approve on the card itself.
+pub(super) fn on_card(request: &Request) -> bool {
+    request.assessment.score < TYPED_FROM && request.terms.assurance == Assurance::Session
+}
+
+impl Drawn<'_> {
+    /// The card that asks. `nonce` is what its buttons carry; without one it only tells.
+    pub(super) fn asking(&self, nonce: Option<&str>, mentioned: &[String]) -> Message {
+        let request = self.approval.request();
+        let head = |fits: bool| {
+            let mut blocks = vec![header(&format!("Approval needed: {}", name(request)))];
+            if !mentioned.is_empty() {
+                let people = mentioned.iter().flat_map(|id| [user(id), text(" ")]);
+                blocks.push(rich(vec![section(people.collect())]));
+            }
+            blocks.extend(self.body(true, fits));
+            if let Some(nonce) = nonce {
+                blocks.push(buttons(request, nonce, fits && on_card(request)));
+            }
+            blocks
+        };
+        let whole = head(true);
+        let blocks = if size(&whole) <= MESSAGE { whole } else { head(false) };
+        let assessment = &request.assessment;
+        let text = match nonce {
+            Some(_) => format!("A call waits for your approval: risk {} of 100, {}", assessment.score, band(assessment.band)),
+            None => format!("A call waits for approval: risk {} of 100, {}", assessment.score, band(assessment.band)),
+        };
+        Message { text, blocks }
+    }
+
+    /// The card once people decided, or nobody did: no buttons.
+    pub(super) fn decided(&self, credential: Option<&str>) -> Message {
+        let request = self.approval.request();
+        let word = match self.approval {
+            Approval::Pending(_) => "Waiting",
+            Approval::Approved(_) => "Approved",
+            Approval::Redeemed(_) | Approval::Dispatched(_) => "Running",
+            Approval::Settled(stage) => ended(&stage.is.outcome),
+        };
+        let mut lines = Vec::new();
+        match self.approval {
+            Approval::Approved(stage) => {
+                lines.push(section(vec![text("It runs once, when the caller collects it, until "), time(stage.is.execute_by), text(".")]));
+            }
+            Approval::Settled(stage) => {
+                lines.push(section(vec![bold("Outcome: "), text(&outcome(&stage.is.outcome)), text(" · "), time(stage.is.settled_at)]));
+            }
+            _ => {}
+        }
+        if let Some(credential) = credential.filter(|c| !c.is_empty()) {
+            lines.push(section(vec![text(credential)]));
+        }
+        let draw = |fits: bool| {
+            let mut blocks = vec![header(&format!("{word}: {}", name(request)))];
+            if !lines.is_empty() {
+                blocks.push(rich(lines.clone()));
+            }
+            blocks.extend(self.body(false, fits));
+            blocks
+        };
+        let whole = draw(true);
+        let blocks = if size(&whole) <= MESSAGE { whole } else { draw(false) };
+        Message { text: format!("{word}. Nothing to decide here any more."), blocks }
+    }
+
+    /// What an asking and a decided card have in common.
+    fn body(&self, asking: bool, fits: bool) -> Vec<Value> {
+        let request = self.approval.request();
+        let mut blocks = vec![rich(vec![section(vec![bold(&cut(&visible(&request.title), 600))])]), rich(self.facts(asking))];
+        let text_of_all = whole(request);
+        let length = text_of_all.chars().count();
+        blocks.push(match fits && units(&text_of_all) < MESSAGE {
+            true => rich(vec![frame(&format!("{} on {}\n{text_of_all}", visible(&request.tool), request.binding.server))]),
+            false => rich(vec![section(vec![
+                bold(&format!("The arguments do not fit here: {length} characters. ")),
+                text("Nothing of them is shown, so that nothing is shown in part. Review shows all of them."),
+            ])]),
+        });
+        if asking {
+            blocks.push(rich(vec![section(vec![bold("Why it is risky")]), list(findings(request, FINDINGS))]));
+            blocks.extend(self.changed());
+            if let Some(reason) = &request.stated_reason {
+                let said = section(vec![bold("What the agent says, unverified")]);
+                blocks.push(rich(vec![said, quote(&cut(&visible(reason), 300))]));
+            }
+        }
+        blocks.push(context(&format!(
+            "Approval {} · call {} · policy {} {}",
+            request.id,
+            request.digest.digest().short(),
+            visible(&request.policy_source),
+            request.binding.policy.short()
+        )));
+        blocks
+    }
+
+    /// Who, where, with what, for how long; and who decided.
+    pub(super) fn facts(&self, asking: bool) -> Vec<Value> {
+        let request = self.approval.request();
+        let terms = &request.terms;
+        let mut lines = Vec::new();
+        let mut line = |label: &str, runs: Vec<Value>| {
+            let mut all = vec![bold(&format!("{label}: "))];
+            all.extend(runs);
+            lines.push(section(all));
+        };
+        let assessment = &request.assessment;
+        line("Risk", vec![text(&format!("{} of 100, {}", assessment.score, band(assessment.band)))]);
+        let caller = &request.caller;
+        let owner = caller.owner.as_ref().map(|owner| format!(", answered for by {owner}")).unwrap_or_default();
+        line("Asked by", vec![text(&format!("{}{owner}", caller.name)), text(" · "), time(request.asked_at)]);
+        let upstream = cut(&visible(&request.binding.upstream), 200);
+        line("Target", vec![text(&format!("{} ({upstream}), {}", request.binding.server, request.effect.name()))]);
+        for (label, value) in [("Sensitivity", &request.sensitivity), ("Environment", &request.environment)] {
+            if let Some(value) = value {
+                line(label, vec![text(&cut(&visible(value), 200))]);
+            }
+        }
+        let credential = match &request.credential {
+            Some(c) => format!("{} for this call alone, {} s at most, from {}, then revoked", cut(&visible(&c.scope), 300), c.ttl_seconds, c.issuer),
+            None => "none: the server uses its own".to_owned(),
+        };
+        line("Credential", vec![text(&credential)]);
+        if asking {
+            let given = self.approval.reviews().len();
+            let names = terms.seats(self.now).into_iter().collect::<Vec<_>>().join(", ");
+            let owner = if terms.owner_may_approve { ", the caller's owner included" } else { "" };
+            line("Approvers", vec![text(&format!("{given} of {} have approved; asked: {}{owner}", terms.quorum, cut(&names, 300)))]);
+            line(
+                "Decide by",
+                vec![time(terms.decide_by), text(&format!(", then usable for {}", spoken(std::time::Duration::from_millis(terms.execute_for_ms))))],
+            );
+        }
+        for review in self.approval.reviews() {
+            lines.push(section(self.verdict(review)));
+        }
+        lines
+    }
+
+    fn verdict(&self, review: &Review) -> Vec<Value> {
+        let request = self.approval.request();
+        let mut runs = Vec::new();
+        // A mention, so that everybody sees whose account it was; the name is the configuration's.
+        if let Some(id) = self.people.person(&review.approver).and_then(|p| p.slack.as_ref()).filter(|_| review.channel == "slack") {
+            runs.extend([user(&id.id), text(" ")]);
+        }
+        let word = if review.verdict == ReviewVerdict::Approve { "approved" } else { "denied" };
+        let right = match &review.capacity {
+            Capacity::Named => String::new(),
+            Capacity::Member(group) => format!(" as one of {group}"),
+            Capacity::Delegate(of) => format!(" for {of}"),
+        };
+        let owner = if request.caller.owner.as_ref() == Some(&review.approver) { " (the caller's owner)" } else { "" };
+        runs.extend([bold(&format!("{} {word}", review.approver)), text(&format!("{right}{owner} · ")), time(review.at)]);
+        runs.push(text(&format!(" · {}", cut(&review.assurance, 200))));
+        if let Some(reason) = &review.reason {
+            runs.push(text(&format!(" · {}", cut(&visible(reason), 300))));
+        }
+        runs
+    }
+
+    /// The difference to the last call that was approved.
+    fn changed(&self) -> Option<Value> {
+        let before = self.before?;
+        let request = self.approval.request();
+        let lines = differences(before.request(), request);
+        let title = vec![bold("Since the last approved call of this tool by this caller, "), time(before.request().asked_at)];
+        let mut items: Vec<Value> = lines.iter().take(DIFFERENCES).map(|line| section(vec![text(&cut(line, 240))])).collect();
+        if lines.len() > DIFFERENCES {
+            items.push(section(vec![text(&format!("and {} more differences", lines.len() - DIFFERENCES))]));
+        }
+        if items.is_empty() {
+            items.push(section(vec![text("no argument differs")]));
+        }
+        Some(rich(vec![section(title), list(items)]))
+    }
+}
+
+/// The reasons for the score, the weightiest first.
+pub(super) fn findings(request: &Request, most: usize) -> Vec<Value> {
+    let mut items: Vec<Value> = request.demands.iter().map(|demand| section(vec![bold("rule "), text(&cut(&visible(demand), 240))])).collect();
+    let mut findings: Vec<_> = request.assessment.findings.iter().collect();
+    findings.sort_by_key(|f| std::cmp::Reverse(f.floor.as_ref().map_or(i64::from(f.points), |floor| 1000 + i64::from(floor.score))));
+    for finding in findings {
+        let points = match &finding.floor {
+            Some(floor) => format!("at least {} ", floor.score),
+            None => format!("+{} ", finding.points),
+        };
+        let mut runs = vec![bold(&points), text(&cut(&visible(&finding.reason), 240))];
+        if let Some(pointer) = &finding.pointer {
+            let evidence = finding.evidence.as_ref().map(|e| format!(" = {}", visible(e))).unwrap_or_default();
+            runs.push(text(&cut(&format!(" — {}{evidence}", visible(pointer)), 240)));
+        }
+        items.push(section(runs));
+    }
+    let rest = items.len().saturating_sub(most);
+    items.truncate(most);
+    if rest > 0 {
+        items.push(section(vec![text(&format!("and {rest} more in Review"))]));
+    }
+    if items.is_empty() {
+        items.push(section(vec![text("the policy asks for every call of this tool")]));
+    }
+    items
+}
+
+fn buttons(request: &Request, nonce: &str, approve: bool) -> Value {
+    let mut all = vec![button("Review", "review", nonce)];
+    if approve {
+        let mut yes = button("Approve", "approve", nonce);
+        if let Some(yes) = yes.as_object_mut() {
+            yes.insert("style".into(), "primary".into());
+            let title = cut(&visible(&request.title), 200);
+            yes.insert(
+                "confirm".into(),
+                json!({
+                    "title": super::kit::plain("Approve this exact call?"), "text": super::kit::plain(&format!("It runs once: {title}")),
+                    "confirm": super::kit::plain("Approve"), "deny": super::kit::plain("Back"),
+                }),
+            );
+        }
+        all.push(yes);
+    }
+    let mut no = button("Deny", "deny", nonce);
+    if let Some(no) = no.as_object_mut() {
+        no.insert("style".into(), "danger".into());
+    }
+    all.push(no);
+    actions(all)
+}
+
+/// What came of it, for the thread below a card. `nonce` has a button that ends the allowance.
+pub(super) fn told(approval: &Approval, credential: &str, allowance: Option<(&Allowance, &str)>) -> Message {
+    let Approval::Settled(stage) = approval else { return Message { text: "Decided.".into(), blocks: vec![] } };
+    let mut runs = vec![bold(&format!("{}: ", ended(&stage.is.outcome))), text(&outcome(&stage.is.outcome))];
+    if !credential.is_empty() {
+        runs.push(text(&format!(" {credential}")));
+    }
+    let mut blocks = vec![rich(vec![section(runs)])];
+    if let Some((allowance, nonce)) = allowance {
+        let line = format!("{} allowed the same call again: {} times until ", allowance.approver, allowance.left);
+        blocks.push(rich(vec![section(vec![text(&line), time(allowance.expires_at), text(&format!(", up to score {}.", allowance.max_score))])]));
+        blocks.push(actions(vec![button("Stop allowing it", "end-allowance", nonce)]));
+    }
+    Message { text: format!("{}.", ended(&stage.is.outcome)), blocks }
+}
+
+/// A short line in a thread or beside a card.
+pub(super) fn line(words: &str) -> Message {
+    Message { text: "Countersign".into(), blocks: vec![rich(vec![section(vec![text(&cut(words, 2000))])])] }
+}
+
+fn ended(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Cancelled { .. } => "Taken back",
+        Outcome::Completed { is_error: false, .. } => "Completed",
+        Outcome::Completed { is_error: true, .. } => "Completed with an error",
+        Outcome::Denied { .. } => "Denied",
+        Outcome::Expired { .. } => "Expired",
+        Outcome::Failed { .. } => "Failed",
+        Outcome::OutcomeUnknown { .. } => "Outcome unknown",
+        Outcome::Revoked { .. } => "Void",
+    }
+}
+
+/// The server and tool, visible.
+pub(super) fn name(request: &Request) -> String {
+    format!("{}/{}", request.binding.server, visible(&request.tool))
+}
+
+fn band(band: Band) -> &'static str {
+    match band {
+        Band::Low => "low",
+        Band::Notable => "notable",
+        Band::High => "high",
+        Band::Critical => "critical",
+    }
+}
+
+/// Bytes of all blocks as they are sent.
+pub(super) fn size(blocks: &[Value]) -> usize {
+    blocks.iter().map(|block| block.to_string().len() + 1).sum()
+}

@@ -1,0 +1,98 @@
+//! What channels that post messages keep in the store, and ask of it.
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::Gateway;
+use crate::adapters::channel::{DeskError, PostDesk};
+use crate::adapters::store::{Change, Effect, LeaseState, StoreError};
+use crate::domain::approval::{Allowance, Approval, Due, Posted};
+use crate::domain::audit::EventKind;
+use crate::domain::clock::Timestamp;
+
+#[async_trait]
+impl PostDesk for Gateway {
+    async fn due(&self, channel: &str, most: u32) -> Result<Vec<Due>, DeskError> {
+        Ok(self.store.due_in(channel, self.clock.now(), most).await?)
+    }
+
+    async fn looked_at(&self, channel: &str, due: &Due, next: Option<Timestamp>, failed: bool) -> Result<(), DeskError> {
+        Ok(self.store.looked_at(channel, due, next, failed).await?)
+    }
+
+    async fn versioned(&self, id: &str) -> Result<Option<(Approval, i64)>, DeskError> {
+        match self.store.approval(id).await? {
+            Some(found) => Ok(Some(self.expired(found).await?).map(|found| (found.approval, found.version))),
+            None => Ok(None),
+        }
+    }
+
+    async fn posted(&self, approval: &str) -> Result<Vec<Posted>, DeskError> {
+        Ok(self.store.posted(approval).await?)
+    }
+
+    async fn posted_with(&self, nonce: &str) -> Result<Option<Posted>, DeskError> {
+        Ok(self.store.posted_with(nonce).await?)
+    }
+
+    async fn asking(&self, recipient: &str) -> Result<u32, DeskError> {
+        Ok(self.store.asking(recipient).await?)
+    }
+
+    async fn keep_posted(&self, posted: &Posted) -> Result<(), DeskError> {
+        Ok(self.store.keep_posted(posted).await?)
+    }
+
+    async fn keep_click(&self, id: &str, body: &[u8]) -> Result<bool, DeskError> {
+        Ok(self.store.keep_click(id, body, self.clock.now()).await?)
+    }
+
+    async fn clicks(&self) -> Result<Vec<(String, Vec<u8>, Timestamp)>, DeskError> {
+        Ok(self.store.clicks().await?)
+    }
+
+    async fn click_done(&self, id: &str) -> Result<(), DeskError> {
+        Ok(self.store.click_done(id, self.clock.now()).await?)
+    }
+
+    async fn before(&self, approval: &Approval) -> Result<Option<Approval>, DeskError> {
+        let request = approval.request();
+        Ok(self.store.last_completed(&request.binding.server, &request.tool, &request.caller.name, &request.id).await?)
+    }
+
+    async fn credential_end(&self, approval: &Approval) -> Result<Option<String>, DeskError> {
+        let leases = self.store.leases_of(&approval.request().id).await?;
+        if leases.iter().any(|lease| matches!(lease.state, LeaseState::Intended | LeaseState::Minted)) {
+            return Ok(None);
+        }
+        Ok(Some(match leases.last().map(|lease| lease.state) {
+            None => String::new(),
+            Some(LeaseState::Revoked) => "The credential is revoked.".into(),
+            Some(_) => "The credential is dead by its time.".into(),
+        }))
+    }
+
+    async fn allowance_of(&self, approval: &str) -> Result<Option<Allowance>, DeskError> {
+        Ok(self.store.allowances(self.clock.now()).await?.into_iter().find(|allowance| allowance.approval == approval))
+    }
+
+    async fn end_allowance(&self, id: &str, by: &str) -> Result<Allowance, DeskError> {
+        let all = self.store.allowances(self.clock.now()).await?;
+        let allowance = all.into_iter().find(|allowance| allowance.id == id).ok_or(DeskError::Unknown)?;
+        let entry = self.entry(
+            EventKind::AllowanceRevoked,
+            None,
+            Some(allowance.approval.clone()),
+            json!({"allowance": id, "by": by, "left": allowance.left}).to_string(),
+        );
+        match self.store.commit(Change::synced(entry, vec![Effect::EndAllowance(id.to_owned())])).await {
+            Ok(_) => Ok(allowance),
+            Err(StoreError::Conflict) => Err(DeskError::Unknown),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn note(&self, kind: EventKind, subject: Option<String>, data: Value) -> Result<(), DeskError> {
+        Ok(self.record(kind, None, subject, data.to_string()).await.map(drop)?)
+    }
+}
