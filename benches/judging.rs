@@ -54,6 +54,7 @@ fn thousand() -> PolicySet {
         approvers: people.clone(),
         owner_may_approve: false,
         known_approvers: people,
+        groups: vec![],
         known_issuers: vec!["built-in".into()],
     };
     PolicySet::compile(&(0..1000).map(source).collect::<Vec<_>>(), &defaults).unwrap()

@@ -81,6 +81,25 @@ pub(super) fn differences(before: &Request, now: &Request) -> Vec<String> {
     lines
 }
 
+/// The argument of `request` that stands for `target`, as it is written there: targets are kept in one form, arguments in
+/// many. Nothing if no argument that people are shown does.
+pub(super) fn written(request: &Request, target: &str) -> Option<String> {
+    fn find(value: &Value, target: &str) -> Option<String> {
+        match value {
+            Value::String(text) => (folded(text) == target).then(|| text.clone()),
+            Value::Array(items) => items.iter().find_map(|item| find(item, target)),
+            Value::Object(object) => object.iter().find_map(|(_, member)| find(member, target)),
+            _ => None,
+        }
+    }
+    find(&Value::Object(object(&request.arguments)?), &folded(target))
+}
+
+/// Without case and blanks: what is typed need not be typed alike.
+pub(super) fn folded(text: &str) -> String {
+    text.chars().filter(|c| !c.is_whitespace()).flat_map(char::to_lowercase).collect()
+}
+
 /// Every value that holds no others, by its place.
 fn leaves(text: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();

@@ -364,4 +364,7 @@ impl Stage<IsDispatched> {
 }
 
 #[cfg(test)]
+pub(crate) use tests::sample;
+
+#[cfg(test)]
 mod tests;

@@ -227,3 +227,29 @@ proptest! {
         }
     }
 }
+
+/// A pending approval with these words in it, for tests of what people are shown.
+pub(crate) fn sample(tool: &str, title: &str, reason: &str, evidence: &str, arguments: String, score: u8) -> Approval {
+    use crate::domain::risk::{Finding, Group};
+    let finding = Finding {
+        signal: "text".into(),
+        group: Group::Target,
+        pointer: Some(format!("/{evidence}")),
+        reason: reason.into(),
+        evidence: Some(evidence.into()),
+        weight: 100,
+        floor: None,
+        points: 10,
+    };
+    let band = if score >= 85 { Band::Critical } else { Band::High };
+    Approval::open(Request {
+        tool: tool.into(),
+        title: title.into(),
+        arguments,
+        assessment: Assessment { score, band, findings: vec![finding] },
+        stated_reason: Some(reason.into()),
+        sensitivity: Some(reason.into()),
+        targets: vec![crate::domain::risk::Target { kind: "recipient".into(), value: evidence.into() }],
+        ..request(1)
+    })
+}

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::kit::{MESSAGE, actions, bold, button, context, cut, frame, header, list, quote, rich, section, text, time, units, user};
+use super::kit::{MESSAGE, actions, bold, button, context, cut, frame, header, list, quote, rich, section, text, time, user};
 use crate::adapters::channel::people::People;
 use crate::adapters::channel::shown::{differences, outcome, whole};
 use crate::domain::approval::{Allowance, Approval, Capacity, Outcome, Request, Review, ReviewVerdict};
@@ -110,7 +110,7 @@ impl Drawn<'_> {
         let mut blocks = vec![rich(vec![section(vec![bold(&cut(&visible(&request.title), 600))])]), rich(self.facts(asking))];
         let text_of_all = whole(request);
         let length = text_of_all.chars().count();
-        blocks.push(match fits && units(&text_of_all) < MESSAGE {
+        blocks.push(match fits {
             true => rich(vec![frame(&format!("{} on {}\n{text_of_all}", visible(&request.tool), request.binding.server))]),
             false => rich(vec![section(vec![
                 bold(&format!("The arguments do not fit here: {length} characters. ")),
@@ -321,4 +321,104 @@ fn band(band: Band) -> &'static str {
 /// Bytes of all blocks as they are sent.
 pub(super) fn size(blocks: &[Value]) -> usize {
     blocks.iter().map(|block| block.to_string().len() + 1).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::channel::slack::modal::{Notice, Private, pages, review};
+    use crate::domain::approval::sample;
+    use crate::domain::text::is_hidden;
+    use proptest::prelude::*;
+
+    /// Everything in `value` that a reader sees, and nothing in it that Slack would read as more than text.
+    fn inspect(value: &Value, texts: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                let kind = map.get("type").and_then(Value::as_str);
+                assert!(!["mrkdwn", "link", "emoji", "broadcast", "usergroup", "channel", "image", "markdown"].map(Some).contains(&kind), "{value}");
+                assert!(map.get("emoji").is_none_or(|emoji| emoji == &Value::Bool(false)), "{value}");
+                for (key, member) in map {
+                    match member {
+                        Value::String(text) if key == "text" => texts.push(text.clone()),
+                        Value::String(text) if ["value", "action_id", "url", "user_id", "block_id"].contains(&key.as_str()) => {
+                            assert!(text.chars().all(|c| c.is_ascii_alphanumeric() || "-_/:.".contains(c)), "{value}");
+                        }
+                        _ => inspect(member, texts),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| inspect(item, texts)),
+            _ => {}
+        }
+    }
+
+    fn framed(blocks: &[Value]) -> String {
+        let parts = blocks.iter().filter_map(|b| b["elements"].as_array()).flatten().filter(|part| part["type"] == "rich_text_preformatted");
+        parts.filter_map(|part| part["elements"][0]["text"].as_str()).collect()
+    }
+
+    /// What an agent may write: prose, Slack's own marks, hidden characters.
+    fn text() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            Just("<!channel>".to_owned()),
+            Just("<@U0ANNA>".to_owned()),
+            Just("<https://evil.example|docs>".to_owned()),
+            Just(":tada:".to_owned()),
+            Just("*b* _i_ ~s~ `c`".to_owned()),
+            Just("\u{202e}\u{200b}\u{e0041}".to_owned()),
+            Just(" ".repeat(80)),
+            Just("\n\n\n".to_owned()),
+            "[a-z ]{0,40}",
+            "\\PC{0,40}",
+            ".{0,20}",
+        ];
+        proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn what_an_agent_writes_stays_text(
+            tool in text(), title in text(), reason in text(), evidence in text(), key in text(), value in text(), many in 0usize..60, score in 0u8..=100,
+        ) {
+            let arguments = crate::domain::json::canonical(&{
+                let mut object = crate::domain::json::Object::default();
+                object.insert(&key, crate::domain::json::Value::String(value.repeat(many)));
+                crate::domain::json::Value::Object(object)
+            });
+            let approval = sample(&tool, &title, &reason, &evidence, arguments, score);
+            let people = People::default();
+            let drawn = Drawn { approval: &approval, before: Some(&approval), people: &people, now: Timestamp(5) };
+            let card = drawn.asking(Some("0123456789abcdef"), &[]);
+            let mut texts = Vec::new();
+            card.blocks.iter().for_each(|block| inspect(block, &mut texts));
+            prop_assert!(size(&card.blocks) <= MESSAGE);
+            for text in &texts {
+                prop_assert!(!text.chars().any(|c| is_hidden(c) && c != '\n'), "{text:?}");
+            }
+            prop_assert!(card.text.chars().all(|c| c.is_ascii_alphanumeric() || " :,".contains(c)), "{}", card.text);
+            // All of it is there, or nothing of it, and then it cannot be approved here.
+            let shown = framed(&card.blocks);
+            let approve = card.blocks.iter().any(|b| b.to_string().contains("\"action_id\":\"approve\""));
+            let all = shown.ends_with(&whole(approval.request()));
+            prop_assert!(all || shown.is_empty());
+            prop_assert!(!approve || (all && score < TYPED_FROM));
+            // The pages of the review have every character.
+            if let Some(count) = pages(approval.request()) {
+                let mut together = String::new();
+                for page in 0..count {
+                    let private = Private { nonce: "n".into(), page };
+                    let view = review(&drawn, &private, "https://example.com", Notice::default());
+                    let mut texts = Vec::new();
+                    inspect(&view["blocks"], &mut texts);
+                    prop_assert!(!texts.iter().any(|text| text.chars().any(|c| is_hidden(c) && c != '\n')));
+                    prop_assert_eq!(view.get("submit").is_some(), page + 1 == count);
+                    together.push_str(&framed(view["blocks"].as_array().unwrap()));
+                }
+                prop_assert_eq!(together, whole(approval.request()));
+            }
+            let mut texts = Vec::new();
+            drawn.decided(None).blocks.iter().for_each(|block| inspect(block, &mut texts));
+        }
+    }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
 use super::card::{Drawn, Message, TYPED_FROM, line};
-use super::modal::{self, Private};
+use super::modal::{self, Notice, Private};
 use super::payload::{Action, Payload, View};
 use super::{KIND, Shared};
 use crate::adapters::channel::people::SlackId;
@@ -184,7 +184,7 @@ impl Clicks {
             "review" | "approve" => {
                 let trigger = trigger.ok_or("Slack delivered this click too late to open anything. Press again.")?;
                 let refused = self.glance(&approval, approver).await;
-                let view = self.page(&approval, &private, refused.as_deref());
+                let view = self.page(&approval, &private, Notice { refused: refused.as_deref(), failed: None });
                 self.open(trigger, view).await
             }
             "deny" => {
@@ -206,20 +206,29 @@ impl Clicks {
         let Ok(private) = serde_json::from_str::<Private>(&view.private_metadata) else { return Ok(()) };
         let Some((_, approval)) = self.carded(&private.nonce).await.map_err(said)? else { return Ok(()) };
         let refused = self.glance(&approval, approver).await;
-        let next = self.page(&approval, &Private { page, ..private }, refused.as_deref());
+        let next = self.page(&approval, &Private { page, ..private }, Notice { refused: refused.as_deref(), failed: None });
         self.redraw(view, next).await;
         Ok(())
     }
 
     /// A decision made in a modal.
     async fn submitted(&self, view: &View, account: &SlackId, approver: &str) -> Result<(), String> {
-        let outcome = self.decided(view, account, approver).await;
-        let (title, words) = match &outcome {
-            Ok(words) => ("Done", words.as_str()),
-            Err(why) => ("Not counted", why.as_str()),
+        let next = match self.decided(view, account, approver).await {
+            Ok(words) => modal::said("Done", &words),
+            Err(why) => self.once_more(view, approver, &why).await.unwrap_or_else(|| modal::said("Not counted", &why)),
         };
-        self.redraw(view, modal::said(title, words)).await;
+        self.redraw(view, next).await;
         Ok(())
+    }
+
+    /// The same page again, with why it did not count, where trying again may help.
+    async fn once_more(&self, view: &View, approver: &str, why: &str) -> Option<Value> {
+        let private: Private = serde_json::from_str(&view.private_metadata).ok()?;
+        let (_, approval) = self.subject(view).await.ok()??;
+        if view.callback_id != "review" || self.glance(&approval, approver).await.is_some() {
+            return None;
+        }
+        Some(self.page(&approval, &private, Notice { refused: None, failed: Some(why) }))
     }
 
     async fn decided(&self, view: &View, account: &SlackId, approver: &str) -> Result<String, String> {
@@ -306,10 +315,10 @@ impl Clicks {
         }
     }
 
-    fn page(&self, approval: &Approval, private: &Private, refused: Option<&str>) -> Value {
+    fn page(&self, approval: &Approval, private: &Private, notice: Notice<'_>) -> Value {
         let drawn = Drawn { approval, before: None, people: &self.shared.people, now: self.shared.clock.now() };
         let inbox = format!("{}/inbox/{}", self.shared.settings.inbox, approval.request().id);
-        modal::review(&drawn, private, &inbox, refused)
+        modal::review(&drawn, private, &inbox, notice)
     }
 
     async fn open(&self, trigger: &str, view: Value) -> Result<(), String> {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::card::{Drawn, TYPED_FROM, findings};
 use super::kit::{actions, bold, button, context, frame, input, list, parts, plain, rich, section, text, units, writing};
-use crate::adapters::channel::shown::whole;
+use crate::adapters::channel::shown::{folded, whole, written};
 use crate::domain::approval::{Again, Request};
 use crate::domain::clock::spoken;
 use crate::domain::policy::Assurance;
@@ -32,8 +32,15 @@ pub(super) fn pages(request: &Request) -> Option<usize> {
     (count <= PAGES).then_some(count)
 }
 
-/// One page of the review. `refused` says why the person cannot decide; else the last page has the decision.
-pub(super) fn review(drawn: &Drawn<'_>, private: &Private, inbox: &str, refused: Option<&str>) -> Value {
+/// Why somebody cannot decide, or why what they decided did not count.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Notice<'a> {
+    pub(super) refused: Option<&'a str>,
+    pub(super) failed: Option<&'a str>,
+}
+
+/// One page of the review. The last has the decision, unless the person cannot decide.
+pub(super) fn review(drawn: &Drawn<'_>, private: &Private, inbox: &str, notice: Notice<'_>) -> Value {
     let request = drawn.approval.request();
     let everything = whole(request);
     let frames = parts(&everything, FRAME);
@@ -70,8 +77,8 @@ pub(super) fn review(drawn: &Drawn<'_>, private: &Private, inbox: &str, refused:
         blocks.push(actions(turn));
     }
     let last = fits && page + 1 == count;
-    let decide = last && refused.is_none();
-    if let Some(why) = refused {
+    let decide = last && notice.refused.is_none();
+    if let Some(why) = notice.refused.or(notice.failed) {
         blocks.push(rich(vec![section(vec![bold(&visible(why))])]));
     }
     if decide {
@@ -120,14 +127,13 @@ fn decision(request: &Request) -> Vec<Value> {
 pub(super) fn typed(request: &Request) -> String {
     let easy = |text: &str| !text.trim().is_empty() && units(text) <= 60 && text.is_ascii() && !text.chars().any(is_hidden);
     // Only what is shown anyway: a masked argument must not be given away here.
-    let target = request.targets.first().map(|target| target.value.as_str()).filter(|text| easy(text) && request.arguments.contains(*text));
-    target.map_or_else(|| visible(&request.tool), str::to_owned)
+    let target = request.targets.first().and_then(|target| written(request, &target.value)).filter(|text| easy(text));
+    target.unwrap_or_else(|| visible(&request.tool))
 }
 
 /// Whether what was typed is what had to be: case and blanks do not matter.
 pub(super) fn is_typed(request: &Request, answer: &str) -> bool {
-    let plain = |text: &str| text.chars().filter(|c| !c.is_whitespace()).flat_map(char::to_lowercase).collect::<String>();
-    plain(answer) == plain(&typed(request))
+    folded(answer) == folded(&typed(request))
 }
 
 /// How far the same call is allowed again where the approver says so.

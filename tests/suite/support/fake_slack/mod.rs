@@ -175,7 +175,7 @@ impl FakeSlack {
             state: Arc::new(Mutex::new(state)),
             api: format!("{http}://{host}:{api_port}/api"),
             way: Arc::new(Mutex::new(Way::Sockets)),
-            http: reqwest::Client::new(),
+            http: reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap(),
             stop: stop.clone(),
         };
         for (id, name) in [("U0ANNA", "anna"), ("U0BERT", "bert"), ("U0OLGA", "olga"), ("U0CLEO", "cleo"), ("U0STRANGER", "stranger")] {
@@ -266,6 +266,11 @@ impl FakeSlack {
 
     pub fn view(&self, id: &str) -> Value {
         self.lock().views.get(id).cloned().unwrap_or(Value::Null)
+    }
+
+    /// Puts a modal back as it was: what somebody who kept it may still send.
+    pub fn put_back(&self, id: &str, view: &Value) {
+        self.lock().views.insert(id.to_owned(), view.clone());
     }
 
     pub fn payloads(&self) -> Vec<Value> {
@@ -421,7 +426,7 @@ impl FakeSlack {
 
     /// Delivers as Slack does, once, and waits for the confirmation.
     pub async fn deliver(&self, payload: Value) -> Ack {
-        self.try_deliver(payload).await.expect("Slack was not answered within 3 s")
+        self.try_deliver(payload).await.unwrap_or_else(|| panic!("Slack was not answered within 3 s"))
     }
 
     pub async fn try_deliver(&self, payload: Value) -> Option<Ack> {
