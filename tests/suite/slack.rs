@@ -76,6 +76,11 @@ impl Office {
             assert!(payload["blocks"].to_string().len() <= 12_000, "too long: {}", payload["blocks"].to_string().len());
             no_mrkdwn(payload);
         }
+        if let Ok(keep) = std::env::var("COUNTERSIGN_TEST_KEEP") {
+            // For the pictures in the documentation.
+            let name = std::thread::current().name().unwrap_or("test").replace("::", "-");
+            std::fs::write(std::path::Path::new(&keep).join(format!("{name}.json")), serde_json::to_string(&payloads).unwrap()).unwrap();
+        }
         let Some(mut command) = python("slack_blocks.py") else { return };
         let file = self.world.scratch.write("payloads.json", &serde_json::to_string(&payloads).unwrap());
         let output = tokio::task::spawn_blocking(move || command.arg(file).output()).await.unwrap().unwrap();
