@@ -35,12 +35,12 @@ const wanted = {
 const work = mkdtempSync(join(tmpdir(), 'pictures-'));
 writeFileSync(join(work, 'page.jsx'), `
 import { createRoot } from 'react-dom/client';
-import { Message, Modal } from 'slack-blocks-to-jsx';
+import { Message } from 'slack-blocks-to-jsx';
 const data = { users: [{ id: 'U0ANNA', name: 'anna' }, { id: 'U0BERT', name: 'bert' }], channels: [], user_groups: [] };
-const hooks = { user: (u) => '@' + (u.name ?? 'someone') };
+const hooks = {};
 window.draw = (p) => {
   const root = createRoot(document.getElementById('root'));
-  const body = <Message blocks={p.blocks} name="Countersign" logo="" time={new Date('2026-11-23T10:00:00Z')} data={data} hooks={hooks} />;
+  const body = <Message blocks={p.blocks} name="Countersign" logo={"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 36 36'%3E%3Crect width='36' height='36' fill='%231f2937'/%3E%3Cpath d='M9 19l6 6 12-14' fill='none' stroke='white' stroke-width='4'/%3E%3C/svg%3E"} time={new Date('2026-11-23T10:00:00Z')} data={data} hooks={hooks} theme="light" withoutWrapper={p.type !== 'message'} />;
   if (p.type === 'message') return root.render(body);
   root.render(<div className="modal"><h2>{p.title.text}</h2>{body}<div className="foot"><span>{p.close.text}</span>{p.submit && <b>{p.submit.text}</b>}</div></div>);
 };`);
@@ -58,7 +58,6 @@ for (const [name, payload] of Object.entries(wanted)) {
   await page.setContent(`<style>${style}
     body{margin:0;font-family:sans-serif;background:#fff} #root{padding:12px;width:436px}
     .modal{border:1px solid #ccc;border-radius:8px;padding:8px 16px 16px} .modal h2{margin:4px 0 8px;font-size:18px}
-    .modal [class*=logo],.modal [class*=header_name]{display:none}
     .foot{display:flex;gap:12px;justify-content:flex-end;align-items:center;margin-top:12px} .foot b{background:#007a5a;color:#fff;padding:6px 14px;border-radius:6px}
   </style><div id="root"></div><script>${bundle.outputFiles[0].text.replaceAll('</script', '<\\/script')}</script>`);
   await page.evaluate((p) => window.draw(p), payload);

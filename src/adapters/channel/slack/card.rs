@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::kit::{MESSAGE, actions, bold, button, context, cut, frame, header, list, quote, rich, section, text, time, user};
+use super::kit::{MESSAGE, actions, bold, button, context, cut, frame, header, lines, list, quote, rich, section, text, time, user};
 use crate::adapters::channel::people::People;
 use crate::adapters::channel::shown::{differences, outcome, whole};
 use crate::domain::approval::{Allowance, Approval, Capacity, Outcome, Request, Review, ReviewVerdict};
@@ -78,23 +78,23 @@ impl Drawn<'_> {
             Approval::Redeemed(_) | Approval::Dispatched(_) => "Running",
             Approval::Settled(stage) => ended(&stage.is.outcome),
         };
-        let mut lines = Vec::new();
+        let mut outcome_lines = Vec::new();
         match self.approval {
             Approval::Approved(stage) => {
-                lines.push(section(vec![text("It runs once, when the caller collects it, until "), time(stage.is.execute_by), text(".")]));
+                outcome_lines.push(vec![text("It runs once, when the caller collects it, until "), time(stage.is.execute_by), text(".")]);
             }
             Approval::Settled(stage) => {
-                lines.push(section(vec![bold("Outcome: "), text(&outcome(&stage.is.outcome)), text(" · "), time(stage.is.settled_at)]));
+                outcome_lines.push(vec![bold("Outcome: "), text(&outcome(&stage.is.outcome)), text(" · "), time(stage.is.settled_at)]);
             }
             _ => {}
         }
         if let Some(credential) = credential.filter(|c| !c.is_empty()) {
-            lines.push(section(vec![text(credential)]));
+            outcome_lines.push(vec![text(credential)]);
         }
         let draw = |fits: bool| {
             let mut blocks = vec![header(&format!("{word}: {}", name(request)))];
-            if !lines.is_empty() {
-                blocks.push(rich(lines.clone()));
+            if !outcome_lines.is_empty() {
+                blocks.push(rich(vec![lines(outcome_lines.clone())]));
             }
             blocks.extend(self.body(false, fits));
             blocks
@@ -107,7 +107,7 @@ impl Drawn<'_> {
     /// What an asking and a decided card have in common.
     fn body(&self, asking: bool, fits: bool) -> Vec<Value> {
         let request = self.approval.request();
-        let mut blocks = vec![rich(vec![section(vec![bold(&cut(&visible(&request.title), 600))])]), rich(self.facts(asking))];
+        let mut blocks = vec![rich(vec![section(vec![bold(&cut(&visible(&request.title), 600))])]), rich(vec![self.facts(asking)])];
         let text_of_all = whole(request);
         let length = text_of_all.chars().count();
         blocks.push(match fits {
@@ -129,21 +129,21 @@ impl Drawn<'_> {
             "Approval {} · call {} · policy {} {}",
             request.id,
             request.digest.digest().short(),
-            visible(&request.policy_source),
+            policy_file(request),
             request.binding.policy.short()
         )));
         blocks
     }
 
     /// Who, where, with what, for how long; and who decided.
-    pub(super) fn facts(&self, asking: bool) -> Vec<Value> {
+    pub(super) fn facts(&self, asking: bool) -> Value {
         let request = self.approval.request();
         let terms = &request.terms;
-        let mut lines = Vec::new();
+        let mut all = Vec::new();
         let mut line = |label: &str, runs: Vec<Value>| {
-            let mut all = vec![bold(&format!("{label}: "))];
-            all.extend(runs);
-            lines.push(section(all));
+            let mut line = vec![bold(&format!("{label}: "))];
+            line.extend(runs);
+            all.push(line);
         };
         let assessment = &request.assessment;
         line("Risk", vec![text(&format!("{} of 100, {}", assessment.score, band(assessment.band)))]);
@@ -173,9 +173,9 @@ impl Drawn<'_> {
             );
         }
         for review in self.approval.reviews() {
-            lines.push(section(self.verdict(review)));
+            all.push(self.verdict(review));
         }
-        lines
+        lines(all)
     }
 
     fn verdict(&self, review: &Review) -> Vec<Value> {
@@ -225,6 +225,7 @@ pub(super) fn findings(request: &Request, most: usize) -> Vec<Value> {
     for finding in findings {
         let points = match &finding.floor {
             Some(floor) => format!("at least {} ", floor.score),
+            None if finding.points == 0 => "beside that, ".to_owned(),
             None => format!("+{} ", finding.points),
         };
         let mut runs = vec![bold(&points), text(&cut(&visible(&finding.reason), 240))];
@@ -268,6 +269,12 @@ fn buttons(request: &Request, nonce: &str, approve: bool) -> Value {
     }
     all.push(no);
     actions(all)
+}
+
+/// The policy's file and its directory: where on the gateway's disk that is says nothing to approvers.
+fn policy_file(request: &Request) -> String {
+    let parts: Vec<&str> = request.policy_source.rsplit('/').take(2).collect();
+    visible(&parts.into_iter().rev().collect::<Vec<_>>().join("/"))
 }
 
 /// What came of it, for the thread below a card. `nonce` has a button that ends the allowance.

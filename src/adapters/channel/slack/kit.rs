@@ -41,14 +41,19 @@ pub(super) fn user(id: &str) -> Value {
     json!({"type": "user", "user_id": id})
 }
 
-/// A time of day, in the reader's own zone.
+/// A time, in the reader's own zone.
 pub(super) fn time(at: Timestamp) -> Value {
-    json!({"type": "date", "timestamp": at.seconds(), "format": "{time_secs}", "fallback": at.to_string()})
+    json!({"type": "date", "timestamp": at.seconds(), "format": "{date_short_pretty} at {time}", "fallback": at.to_string()})
 }
 
 /// A line or paragraph.
 pub(super) fn section(runs: Vec<Value>) -> Value {
     json!({"type": "rich_text_section", "elements": runs})
+}
+
+/// Lines below each other. In one section: sections that follow each other are not below each other everywhere.
+pub(super) fn lines(lines: Vec<Vec<Value>>) -> Value {
+    section(lines.join(&text("\n")))
 }
 
 /// Text in a frame, line for line.
