@@ -7,7 +7,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use serde_json::json;
 
 use super::{Code, Failure, print, watch};
-use crate::adapters::channel::{DeskError, PostDesk, ReviewDesk, Verdict};
+use crate::adapters::channel::{DeskError, ReviewDesk, Verdict};
 use crate::app::config::Config;
 use crate::app::{App, AppError};
 use crate::domain::approval::{Again, Approval, ReviewVerdict};
@@ -304,7 +304,7 @@ async fn decide(app: &App, approvers: &[String], decision: Decision, verdict: Re
 }
 
 async fn allowances(app: &App, json: bool) -> Result<(), Failure> {
-    let all = app.gateway.store.allowances(app.gateway.clock.now()).await.map_err(DeskError::from)?;
+    let all = app.gateway.allowances().await?;
     if all.is_empty() && !json {
         print("nothing is allowed again");
     }
@@ -330,12 +330,12 @@ async fn allowances(app: &App, json: bool) -> Result<(), Failure> {
 
 async fn stop_allowance(app: &App, id: &str, approver: Result<String, Failure>) -> Result<(), Failure> {
     let approver = approver?;
-    let all = app.gateway.store.allowances(app.gateway.clock.now()).await.map_err(DeskError::from)?;
+    let all = app.gateway.allowances().await?;
     let found: Vec<_> = all.iter().filter(|allowance| allowance.id.starts_with(id)).collect();
     let [allowance] = found.as_slice() else {
         return Err(Failure::said(format!("{} allowances begin with `{id}`", found.len())).hint("countersign approvals allowances lists them"));
     };
-    app.gateway.end_allowance(&allowance.id, &format!("{approver}, {}", assurance())).await?;
+    app.gateway.end_allowance(&allowance.id, &approver, &assurance()).await?;
     print("stopped: such calls are asked for again");
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! What channels that post messages keep in the store, and ask of it.
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Gateway;
-use crate::adapters::channel::{DeskError, PostDesk};
-use crate::adapters::store::{Change, Effect, LeaseState, StoreError};
+use crate::adapters::channel::{DeskError, PostDesk, ReviewDesk};
+use crate::adapters::store::LeaseState;
 use crate::domain::approval::{Allowance, Approval, Due, Posted};
 use crate::domain::audit::EventKind;
 use crate::domain::clock::Timestamp;
@@ -73,23 +73,7 @@ impl PostDesk for Gateway {
     }
 
     async fn allowance_of(&self, approval: &str) -> Result<Option<Allowance>, DeskError> {
-        Ok(self.store.allowances(self.clock.now()).await?.into_iter().find(|allowance| allowance.approval == approval))
-    }
-
-    async fn end_allowance(&self, id: &str, by: &str) -> Result<Allowance, DeskError> {
-        let all = self.store.allowances(self.clock.now()).await?;
-        let allowance = all.into_iter().find(|allowance| allowance.id == id).ok_or(DeskError::Unknown)?;
-        let entry = self.entry(
-            EventKind::AllowanceRevoked,
-            None,
-            Some(allowance.approval.clone()),
-            json!({"allowance": id, "by": by, "left": allowance.left}).to_string(),
-        );
-        match self.store.commit(Change::synced(entry, vec![Effect::EndAllowance(id.to_owned())])).await {
-            Ok(_) => Ok(allowance),
-            Err(StoreError::Conflict) => Err(DeskError::Unknown),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.allowances().await?.into_iter().find(|allowance| allowance.approval == approval))
     }
 
     async fn note(&self, kind: EventKind, subject: Option<String>, data: Value) -> Result<(), DeskError> {

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use super::{Gateway, TURNS};
 use crate::adapters::channel::people::StandingError;
 use crate::adapters::channel::{DeskError, Person, ReviewDesk, SignedIn, Verdict};
-use crate::adapters::store::{Effect, NewSession, StoreError, Versioned, Which};
+use crate::adapters::store::{Change, Effect, NewSession, StoreError, Versioned, Which};
 use crate::domain::approval::{Allowance, Approval, Capacity, Request, Review, ReviewError};
 use crate::domain::audit::EventKind;
 use crate::domain::clock::Timestamp;
@@ -109,7 +109,8 @@ impl Gateway {
         let owner = request.caller.owner.as_deref().filter(|_| !request.terms.owner_may_approve);
         let now = self.clock.now();
         let capacity = self.people.capacity(approver, &request.terms.seats(now), owner, now).await?;
-        if channel == "slack" {
+        // Who allowed something in advance must still be there when it is used.
+        if channel == "slack" || (channel == Allowance::CHANNEL && self.people.has_account(approver)) {
             self.people.check_account(approver).await?;
         }
         Ok(capacity)
@@ -163,6 +164,27 @@ impl ReviewDesk for Gateway {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    async fn allowances(&self) -> Result<Vec<Allowance>, DeskError> {
+        Ok(self.store.allowances(self.clock.now()).await?)
+    }
+
+    async fn end_allowance(&self, id: &str, approver: &str, assurance: &str) -> Result<Allowance, DeskError> {
+        let allowance = self.allowances().await?.into_iter().find(|allowance| allowance.id == id).ok_or(DeskError::Unknown)?;
+        let given = self.store.approval(&allowance.approval).await?.ok_or(DeskError::Unknown)?;
+        let seats = given.approval.request().terms.all_seats();
+        let may = allowance.approver == approver || self.people.capacity(approver, &seats, None, self.clock.now()).await.is_ok();
+        if !may {
+            return Err(ReviewError::NotNamed(approver.to_owned()).into());
+        }
+        let data = json!({"allowance": id, "by": approver, "assurance": assurance, "left": allowance.left}).to_string();
+        let entry = self.entry(EventKind::AllowanceRevoked, None, Some(allowance.approval.clone()), data);
+        match self.store.commit(Change::synced(entry, vec![Effect::EndAllowance(id.to_owned())])).await {
+            Ok(_) => Ok(allowance),
+            Err(StoreError::Conflict) => Err(DeskError::Unknown),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn standing(&self, approval: &Approval, approver: &str) -> Result<(), StandingError> {

@@ -279,7 +279,8 @@ async fn a_critical_call_takes_two_people_and_the_typed_target() {
     office.slack.submit("U0ANNA", &view, &[("target", "de02 1203 0000 0000 2020 51"), ("reason", "checked")]).await;
     office.slack.view_becomes(&view, "1 of 2 have approved").await;
     let half = office.slack.card_becomes(&card, "1 of 2 have approved").await;
-    assert!(!half.buttons().is_empty() && half.shown().contains("anna approved"));
+    assert!(half.shown().contains("anna approved"));
+    assert_eq!(office.slack.now(&half).buttons(), ["review"], "she has decided");
     // The same person again does not count, also by a form from before.
     let (_, again) = office.slack.click_for_view("U0ANNA", &card, "review").await;
     assert!(again["submit"].is_null() && again.to_string().contains("You have decided"));
@@ -468,6 +469,70 @@ async fn a_card_of_before_a_crash_still_decides() {
     assert!(office.refund(8000).await.unwrap().said().contains("80.00 EUR"));
     office.slack.card_becomes(&card, "Completed").await;
     office.check().await;
+}
+
+/// F1: killed between the question and its card.
+#[tokio::test]
+async fn a_question_that_was_not_posted_before_a_crash_is_posted_after_it() {
+    let mut office = Office::with(|s| s.hold = "budget = \"1s\"".into()).await;
+    office.slack.fail_always("conversations.open", Some(Fault::Late(Duration::from_secs(5))));
+    drop(office.refund(8000).await);
+    office.world.kill();
+    assert!(office.slack.messages().is_empty());
+    office.slack.fail_always("conversations.open", None);
+    office.world.start();
+    let card = office.slack.card("U0BERT").await;
+    office.slack.click("U0BERT", &card, "approve").await;
+    office.world.recorded("reviewed").await;
+    assert!(office.refund(8000).await.unwrap().said().contains("80.00 EUR"));
+    office.slack.card_becomes(&card, "Completed").await;
+    assert_eq!(office.slack.messages().iter().filter(|m| m.thread.is_none()).count(), 2, "one card each");
+    office.check().await;
+}
+
+/// Two gateways on one store: one speaks with Slack, the other takes over, and its calls are asked for as well.
+#[tokio::test]
+async fn another_gateway_takes_over() {
+    let mut office = Office::new().await;
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let text = std::fs::read_to_string(&office.world.config).unwrap();
+    let own = office.world.address.rsplit(':').next().unwrap();
+    let config = office.world.scratch.write("second.toml", &text.replace(&format!("127.0.0.1:{own}\""), &format!("127.0.0.1:{port}\"")));
+    let mut second = std::process::Command::new(crate::support::countersign())
+        .args(["serve", "--config"])
+        .arg(config)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let client = Client::new(&format!("http://127.0.0.1:{port}/mcp/ledger"));
+    let until = Instant::now() + Duration::from_secs(10);
+    while client.http.get(format!("http://127.0.0.1:{port}/readyz")).send().await.is_err() {
+        assert!(Instant::now() < until);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Asked for through the second, posted by the first.
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.call("refund_payment", refund(8000)).await }
+    });
+    let card = office.slack.card("U0ANNA").await;
+    assert_eq!(office.slack.sockets(), 2, "only one of them is connected");
+    let opened = office.slack.opened();
+    office.world.kill();
+    let until = Instant::now() + Duration::from_secs(15);
+    while office.slack.opened() < opened + 2 || office.slack.sockets() != 2 {
+        assert!(Instant::now() < until, "nobody took over");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The credential's issuer is the first gateway's address, which the ledger asks: it must be there again.
+    office.world.start();
+    office.slack.click("U0ANNA", &card, "approve").await;
+    assert!(call.await.unwrap().said().contains("80.00 EUR"));
+    office.slack.card_becomes(&card, "Completed").await;
+    drop(second.kill());
+    drop(second.wait());
 }
 
 /// F3: the post may have come and nobody knows: both copies decide the same approval, once.
@@ -666,6 +731,11 @@ async fn what_does_not_fit_is_not_approved_on_the_card() {
         let whole = card.shown().contains(&mark);
         let critical = card.shown().contains(", critical");
         assert_eq!(card.buttons().contains(&"approve".to_owned()), whole && !critical, "{size}: {}", card.shown());
+        if !whole {
+            // A forged press of the button that is not there decides nothing.
+            office.slack.click_for_view("U0ANNA", &card, "approve").await;
+            assert_eq!(office.world.waiting().len(), 1);
+        }
         let (view, mut drawn) = office.slack.click_for_view("U0ANNA", &card, "review").await;
         // Every page in turn; together they have every character.
         let mut text = String::new();

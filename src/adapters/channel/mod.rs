@@ -140,6 +140,18 @@ pub trait ReviewDesk: Send + Sync {
     /// If the store does not answer.
     async fn sign_out(&self, cookie: &str) -> Result<(), DeskError>;
 
+    /// What approvers allowed again, with uses left.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    async fn allowances(&self) -> Result<Vec<Allowance>, DeskError>;
+
+    /// Ends an allowance before its time. Whoever may decide such calls may, and whoever gave it.
+    ///
+    /// # Errors
+    /// If it has ended, if `approver` may not, or the store does not answer.
+    async fn end_allowance(&self, id: &str, approver: &str, assurance: &str) -> Result<Allowance, DeskError>;
+
     /// Tells the id of each approval that changed.
     fn changes(&self) -> broadcast::Receiver<Arc<str>>;
 
@@ -228,12 +240,6 @@ pub trait PostDesk: ReviewDesk {
     /// # Errors
     /// If the store does not answer.
     async fn allowance_of(&self, approval: &str) -> Result<Option<Allowance>, DeskError>;
-
-    /// Ends an allowance before its time.
-    ///
-    /// # Errors
-    /// If it has ended, or the store does not answer.
-    async fn end_allowance(&self, id: &str, by: &str) -> Result<Allowance, DeskError>;
 
     /// Records something about the channel itself.
     ///

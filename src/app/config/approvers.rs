@@ -11,6 +11,9 @@ use crate::domain::text::nearest;
 pub(super) fn read(files: &BTreeMap<String, ApproverFile>) -> Result<BTreeMap<String, Approver>, String> {
     let mut approvers = BTreeMap::new();
     for (name, file) in files {
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c)) {
+            return Err(format!("`[approver.{name}]`: a name is letters, digits, `-`, `_`, `.` and `@`"));
+        }
         let approver = approver(file, files).map_err(|reason| format!("`[approver.{name}]`: {reason}"))?;
         approvers.insert(name.clone(), approver);
     }

@@ -25,6 +25,8 @@ use crate::adapters::channel::{DeskError, Person, ReviewDesk, Verdict};
 use crate::domain::approval::{Again, Approval, ReviewVerdict};
 use crate::domain::digest::Digest;
 
+/// How somebody signed in here proved who they are.
+const SESSION: &str = "inbox session by one-time link";
 const COOKIE_NAME: &str = "countersign_session";
 
 #[derive(Clone)]
@@ -44,6 +46,7 @@ pub fn routes(desk: Arc<dyn ReviewDesk>, secure: bool) -> Router {
         .route("/inbox/style.css", get(|| async { asset("text/css", include_str!("style.css")) }))
         .route("/inbox/inbox.js", get(|| async { asset("text/javascript", include_str!("inbox.js")) }))
         .route("/inbox/{id}", get(one).post(decide))
+        .route("/inbox/allowances/{id}", post(stop))
         .with_state(Pages { desk, secure })
 }
 
@@ -133,7 +136,7 @@ async fn list(State(pages): State<Pages>, headers: HeaderMap) -> Result<Response
     for approval in open {
         if pages.refusal(&person, &approval).await.is_none() { mine.push(approval) } else { others.push(approval) }
     }
-    Ok(page(StatusCode::OK, view::list(&person, &mine, &others, &settled, pages.desk.now())))
+    Ok(page(StatusCode::OK, view::list(&person, &mine, &others, &settled, &pages.desk.allowances().await?, pages.desk.now())))
 }
 
 async fn one(State(pages): State<Pages>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Stop> {
@@ -176,12 +179,25 @@ async fn decide(State(pages): State<Pages>, Path(id): Path<String>, headers: Hea
         reason: Some(form.reason),
         shown,
         channel: "inbox",
-        assurance: "inbox session by one-time link".into(),
+        assurance: SESSION.into(),
         code: Some(form.code).filter(|code| !code.trim().is_empty()),
         again,
     };
     pages.desk.review(verdict).await?;
     Ok(see(&format!("/inbox/{id}")))
+}
+
+#[derive(Deserialize)]
+struct Stopping {
+    csrf: String,
+}
+
+/// Ends what somebody allowed again.
+async fn stop(State(pages): State<Pages>, Path(id): Path<String>, headers: HeaderMap, Form(form): Form<Stopping>) -> Result<Response, Stop> {
+    let person = pages.person(&headers).await?;
+    check_token(&person, &form.csrf)?;
+    pages.desk.end_allowance(&id, &person.approver, SESSION).await?;
+    Ok(see("/inbox"))
 }
 
 /// A form that does not come from our own page is not the person's doing.

@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use crate::adapters::channel::Person;
 use crate::adapters::channel::shown::{object, outcome, pretty, pretty_text};
-use crate::domain::approval::{AgainTerms, Approval, Capacity, Request, ReviewVerdict};
+use crate::domain::approval::{AgainTerms, Allowance, Approval, Capacity, Request, ReviewVerdict};
 use crate::domain::clock::{Timestamp, spoken};
 use crate::domain::policy::Assurance;
 use crate::domain::risk::{Band, Finding};
@@ -70,7 +70,7 @@ pub(super) fn sign_in(token: Option<&str>) -> Markup {
 }
 
 /// Everything that waits, and what was decided lately.
-pub(super) fn list(person: &Person, mine: &[Approval], others: &[Approval], settled: &[Approval], now: Timestamp) -> Markup {
+pub(super) fn list(person: &Person, mine: &[Approval], others: &[Approval], settled: &[Approval], allowed: &[Allowance], now: Timestamp) -> Markup {
     let title = if mine.is_empty() { "Inbox".to_owned() } else { format!("({}) Inbox", mine.len()) };
     frame(
         &title,
@@ -82,6 +82,20 @@ pub(super) fn list(person: &Person, mine: &[Approval], others: &[Approval], sett
             @if !others.is_empty() {
                 h2 { "Under way" }
                 @for approval in others { (row(approval, now)) }
+            }
+            @if !allowed.is_empty() {
+                h2 { "Allowed again" }
+                @for allowance in allowed {
+                    form.allowed method="post" action=(format!("/inbox/allowances/{}", allowance.id)) {
+                        input type="hidden" name="csrf" value=(person.csrf);
+                        span.what {
+                            b { (visible(&allowance.tool)) " on " (allowance.server) }
+                            small { "by " (allowance.caller) ", " (allowance.left) " more times, up to score " (allowance.max_score) " · " a href=(format!("/inbox/{}", allowance.approval)) { "allowed by " (allowance.approver) } }
+                        }
+                        span.when { (ticking(allowance.expires_at, now)) }
+                        button.quiet { "Stop" }
+                    }
+                }
             }
             @if !settled.is_empty() {
                 h2 { "Lately" }

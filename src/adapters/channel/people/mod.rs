@@ -246,6 +246,11 @@ impl People {
         })
     }
 
+    /// Whether there is an account of theirs to look at.
+    pub fn has_account(&self, approver: &str) -> bool {
+        self.directory.get().is_some() && self.person(approver).is_some_and(|person| person.slack.is_some())
+    }
+
     /// Checks the account behind a verdict that came by Slack.
     ///
     /// # Errors
@@ -399,6 +404,29 @@ mod tests {
         }
         assert!(matches!(right("carl", &["broken"], None, 0).await, Err(StandingError::Unknown { .. })));
         assert_eq!(people().holders("anna", Timestamp(150)).await.unwrap(), ["bert"]);
+    }
+
+    #[tokio::test]
+    async fn who_is_on_call_may_stand_at_an_address() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/on-call?key=secret", listener.local_addr().unwrap());
+        let listener = &listener;
+        let serve = |status: &'static str, body: String| async move {
+            let (mut client, _) = listener.accept().await.unwrap();
+            drop(client.read(&mut [0; 1024]).await);
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+            drop(client.write_all(answer.as_bytes()).await);
+        };
+        let ask = || async { answered(&url).await.map(|text| people().named_in(&text)) };
+        assert_eq!(tokio::join!(ask(), serve("200 OK", "bert\n E1/T1/U3 \nT1/U9\n".into())).0.unwrap(), ["bert", "carl"]);
+        for (status, body) in [("500 No", String::new()), ("302 Found", String::new()), ("200 OK", "a".repeat(MOST + 1))] {
+            let refused = tokio::join!(ask(), serve(status, body)).0;
+            assert!(
+                status == "302 Found" && refused.as_ref().is_ok_and(Vec::is_empty) || refused.as_ref().is_err_and(|why| !why.contains("secret")),
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]

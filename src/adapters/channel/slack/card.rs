@@ -38,14 +38,33 @@ pub(super) struct Drawn<'a> {
     pub(super) now: Timestamp,
 }
 
-/// Whether an approver may approve on the card itself.
-pub(super) fn on_card(request: &Request) -> bool {
+/// Whether the policy and the score let an approver approve on the card itself.
+fn on_card(request: &Request) -> bool {
     request.assessment.score < TYPED_FROM && request.terms.assurance == Assurance::Session
 }
 
+/// What a card lets its recipient do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Buttons<'a> {
+    /// Decide; with this nonce.
+    Decide(&'a str),
+    /// Look, for they have decided; with this nonce.
+    Look(&'a str),
+    /// Nothing: they are only told.
+    Nothing,
+}
+
+impl Message {
+    /// Whether it has the button that approves.
+    pub(super) fn approves(&self) -> bool {
+        let buttons = self.blocks.iter().filter(|b| b["type"] == "actions").filter_map(|b| b["elements"].as_array()).flatten();
+        buttons.into_iter().any(|button| button["action_id"] == "approve")
+    }
+}
+
 impl Drawn<'_> {
-    /// The card that asks. `nonce` is what its buttons carry; without one it only tells.
-    pub(super) fn asking(&self, nonce: Option<&str>, mentioned: &[String]) -> Message {
+    /// The card that asks, or tells of the question.
+    pub(super) fn asking(&self, allowed: Buttons<'_>, mentioned: &[String]) -> Message {
         let request = self.approval.request();
         let head = |fits: bool| {
             let mut blocks = vec![header(&format!("Approval needed: {}", name(request)))];
@@ -54,17 +73,19 @@ impl Drawn<'_> {
                 blocks.push(rich(vec![section(people.collect())]));
             }
             blocks.extend(self.body(true, fits));
-            if let Some(nonce) = nonce {
-                blocks.push(buttons(request, nonce, fits && on_card(request)));
+            match allowed {
+                Buttons::Decide(nonce) => blocks.push(buttons(request, nonce, fits && on_card(request))),
+                Buttons::Look(nonce) => blocks.push(actions(vec![button("Review", "review", nonce)])),
+                Buttons::Nothing => {}
             }
             blocks
         };
         let whole = head(true);
         let blocks = if size(&whole) <= MESSAGE { whole } else { head(false) };
         let assessment = &request.assessment;
-        let text = match nonce {
-            Some(_) => format!("A call waits for your approval: risk {} of 100, {}", assessment.score, band(assessment.band)),
-            None => format!("A call waits for approval: risk {} of 100, {}", assessment.score, band(assessment.band)),
+        let text = match allowed {
+            Buttons::Decide(_) => format!("A call waits for your approval: risk {} of 100, {}", assessment.score, band(assessment.band)),
+            _ => format!("A call waits for approval: risk {} of 100, {}", assessment.score, band(assessment.band)),
         };
         Message { text, blocks }
     }
@@ -396,7 +417,7 @@ mod tests {
             let approval = sample(&tool, &title, &reason, &evidence, arguments, score);
             let people = People::default();
             let drawn = Drawn { approval: &approval, before: Some(&approval), people: &people, now: Timestamp(5) };
-            let card = drawn.asking(Some("0123456789abcdef"), &[]);
+            let card = drawn.asking(Buttons::Decide("0123456789abcdef"), &[]);
             let mut texts = Vec::new();
             card.blocks.iter().for_each(|block| inspect(block, &mut texts));
             prop_assert!(size(&card.blocks) <= MESSAGE);
@@ -406,7 +427,7 @@ mod tests {
             prop_assert!(card.text.chars().all(|c| c.is_ascii_alphanumeric() || " :,".contains(c)), "{}", card.text);
             // All of it is there, or nothing of it, and then it cannot be approved here.
             let shown = framed(&card.blocks);
-            let approve = card.blocks.iter().any(|b| b.to_string().contains("\"action_id\":\"approve\""));
+            let approve = card.approves();
             let all = shown.ends_with(&whole(approval.request()));
             prop_assert!(all || shown.is_empty());
             prop_assert!(!approve || (all && score < TYPED_FROM));

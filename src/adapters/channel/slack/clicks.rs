@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
-use super::card::{Drawn, Message, TYPED_FROM, line};
+use super::card::{Buttons, Drawn, Message, TYPED_FROM, line};
 use super::modal::{self, Notice, Private};
 use super::payload::{Action, Payload, View};
 use super::{KIND, Shared};
@@ -177,7 +177,7 @@ impl Clicks {
         let private = Private { nonce: nonce.to_owned(), page: 0 };
         let trigger = payload.trigger_id.as_deref().filter(|_| self.shared.clock.now().since(at) < TRIGGER);
         match action.action_id.as_str() {
-            "approve" if super::card::on_card(approval.request()) => {
+            "approve" if self.has_approve(&approval, nonce).await.map_err(said)? => {
                 self.verdict(&approval, approver, account, ReviewVerdict::Approve, None, None, None).await.map(drop)
             }
             // Whoever forged a button on a card that has none is shown the whole call, as anybody is.
@@ -198,6 +198,13 @@ impl Clicks {
             "end-allowance" => self.end_allowance(&approval, approver).await,
             _ => Ok(()),
         }
+    }
+
+    /// Whether the card of this call has the button: a press of one that is not there must not count.
+    async fn has_approve(&self, approval: &Approval, nonce: &str) -> Result<bool, DeskError> {
+        let before = self.desk.before(approval).await?;
+        let drawn = Drawn { approval, before: before.as_ref(), people: &self.shared.people, now: self.shared.clock.now() };
+        Ok(drawn.asking(Buttons::Decide(nonce), &[]).approves())
     }
 
     /// A button in a modal: another page.
@@ -287,12 +294,7 @@ impl Clicks {
     async fn end_allowance(&self, approval: &Approval, approver: &str) -> Result<(), String> {
         let allowance = self.desk.allowance_of(&approval.request().id).await.map_err(said)?;
         let allowance = allowance.ok_or("It is over already.")?;
-        // Whoever may decide such calls may stop them.
-        let refused = !approval.request().terms.all_seats().contains(approver) && allowance.approver != approver;
-        if refused {
-            return Err("Only whoever may decide these calls can stop this.".into());
-        }
-        self.desk.end_allowance(&allowance.id, approver).await.map_err(said)?;
+        self.desk.end_allowance(&allowance.id, approver, "Slack session").await.map_err(said)?;
         Err("Stopped: such calls are asked for again.".into())
     }
 

@@ -228,14 +228,13 @@ impl Channel for Slack {
         let shared = self.shared.clone();
         shared.health.leads.store(true, Ordering::SeqCst);
         let clicks = Clicks::new(shared.clone(), desk.clone());
-        // What people did before a crash, and nobody looked at.
-        clicks.catch_up().await;
         let sockets = async {
             if let Delivery::Sockets { token, count, refresh } = &shared.settings.clicks {
                 socket::run(&shared, token, usize::from(*count), *refresh, &clicks, &desk, &stop).await;
             }
         };
-        tokio::join!(sockets, poster::run(&shared, desk.as_ref(), &stop));
+        // What people did before a crash, and nobody looked at, beside what they do now.
+        tokio::join!(clicks.catch_up(), sockets, poster::run(&shared, desk.as_ref(), &stop));
         shared.health.leads.store(false, Ordering::SeqCst);
     }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::card::{Drawn, Message, line, told};
+use super::card::{Buttons, Drawn, Message, line, told};
 use super::web::WebError;
 use super::{KIND, Shared};
 use crate::adapters::channel::{DeskError, PostDesk};
@@ -148,7 +148,7 @@ async fn ask(
             Some(posted) if posted.message.is_some() => {
                 let mut posted = posted.clone();
                 if posted.version != version {
-                    update(shared, &posted, &drawn.asking(nonce_of(&posted), mentioned)).await?;
+                    update(shared, &posted, &drawn.asking(buttons(stage, &posted), mentioned)).await?;
                     posted.version = version;
                     desk.keep_posted(&posted).await?;
                 }
@@ -161,7 +161,7 @@ async fn ask(
                     overflow(shared, desk, recipient).await?;
                     continue;
                 }
-                post(shared, desk, approval, kept.cloned(), recipient, mentioned, version, &drawn).await?;
+                post(shared, desk, stage, kept.cloned(), recipient, mentioned, version, &drawn).await?;
             }
         }
     }
@@ -182,6 +182,15 @@ async fn ask(
 const ROOM: &str = "room:";
 /// Before the name of somebody who is told and not asked.
 const TOLD: &str = "told:";
+
+/// What the recipient of a card may do.
+fn buttons<'p>(stage: &Stage<IsPending>, posted: &'p Posted) -> Buttons<'p> {
+    match nonce_of(posted) {
+        None => Buttons::Nothing,
+        Some(nonce) if stage.reviews.iter().any(|review| review.approver == posted.recipient) => Buttons::Look(nonce),
+        Some(nonce) => Buttons::Decide(nonce),
+    }
+}
 
 fn nonce_of(posted: &Posted) -> Option<&str> {
     (!posted.recipient.starts_with(TOLD)).then_some(posted.nonce.as_str())
@@ -237,7 +246,7 @@ async fn place(shared: &Shared, recipient: &str) -> Result<String, PostError> {
 async fn post(
     shared: &Shared,
     desk: &dyn PostDesk,
-    approval: &Approval,
+    stage: &Stage<IsPending>,
     kept: Option<Posted>,
     recipient: &str,
     mentioned: &[String],
@@ -248,7 +257,7 @@ async fn post(
         Some(kept) => kept,
         None => Posted {
             nonce: random_hex::<16>()?,
-            approval: approval.request().id.clone(),
+            approval: stage.request.id.clone(),
             recipient: recipient.to_owned(),
             place: place(shared, recipient).await?,
             message: None,
@@ -257,7 +266,7 @@ async fn post(
         },
     };
     desk.keep_posted(&posted).await?;
-    let sent = send(shared, &posted.place, None, &drawn.asking(nonce_of(&posted), mentioned)).await?;
+    let sent = send(shared, &posted.place, None, &drawn.asking(buttons(stage, &posted), mentioned)).await?;
     posted.message = Some(sent.ts.clone());
     posted.place = sent.channel.clone();
     posted.version = version;
