@@ -497,7 +497,9 @@ async fn another_gateway_takes_over() {
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let text = std::fs::read_to_string(&office.world.config).unwrap();
     let own = office.world.address.rsplit(':').next().unwrap();
-    let config = office.world.scratch.write("second.toml", &text.replace(&format!("127.0.0.1:{own}\""), &format!("127.0.0.1:{port}\"")));
+    let text = text.replace(&format!("127.0.0.1:{own}\""), &format!("127.0.0.1:{port}\""));
+    let text = text.replace("kind = \"signed-jwt\"", &format!("kind = \"signed-jwt\"\nissuer = \"{}\"", office.world.address));
+    let config = office.world.scratch.write("second.toml", &text);
     let mut second = std::process::Command::new(crate::support::countersign())
         .args(["serve", "--config"])
         .arg(config)
@@ -529,7 +531,8 @@ async fn another_gateway_takes_over() {
     // The credential's issuer is the first gateway's address, which the ledger asks: it must be there again.
     office.world.start();
     office.slack.click("U0ANNA", &card, "approve").await;
-    assert!(call.await.unwrap().said().contains("80.00 EUR"));
+    let reply = call.await.unwrap();
+    assert!(reply.said().contains("80.00 EUR"), "{}", reply.text);
     office.slack.card_becomes(&card, "Completed").await;
     drop(second.kill());
     drop(second.wait());
