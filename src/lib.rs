@@ -18,7 +18,7 @@
 //! | [`adapters`] | do, never decide: [`store`](adapters::store), [`upstream`](adapters::upstream), [`credential`](adapters::credential), [`channel`](adapters::channel) |
 //! | [`domain`] | decides, never does: no I/O, no clock, no `async` |
 //!
-//! Beside them: [`system`] (time and chance), and [`sample`] (the ledger server of the demo and the tests).
+//! Beside them: [`system`] (time and chance), [`metrics`], and [`sample`] (the ledger server of the demo and the tests).
 //!
 //! # The route of one call
 //!
@@ -41,7 +41,8 @@
 //!
 //! - An issuer of credentials: a file in `src/adapters/credential/`, a name in
 //!   [`ISSUERS`](adapters::credential::ISSUERS), a variant of [`CredentialKind`](app::config::CredentialKind).
-//! - A channel to approvers: a folder in `src/adapters/channel/` that implements [`Channel`](adapters::channel::Channel).
+//! - A channel to approvers: a folder in `src/adapters/channel/` that implements [`Channel`](adapters::channel::Channel), a
+//!   name in [`CHANNELS`](adapters::channel::CHANNELS), a variant of [`ChannelKind`](app::config::ChannelKind).
 //! - A role for arguments: a file in `src/domain/risk/`, a variant of [`Role`](domain::risk::Role).
 //! - A verb: a file in `src/cli/`, a variant of its enum.
 

@@ -1,5 +1,6 @@
 //! Config, build, run: puts the parts together. Alone knows which adapters exist, and hands them inward as ports.
 
+mod channels;
 pub mod config;
 mod http;
 mod keys;
@@ -16,9 +17,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::adapters::channel::people::{Code, CodeError, People};
-use crate::adapters::channel::slack::{self, Delivery, Slack, SlackError, SlackSettings};
-use crate::adapters::channel::{Channel, Channels, Inbox, PostDesk};
+use crate::adapters::channel::people::{CodeError, People};
+use crate::adapters::channel::slack::{self, Slack, SlackError};
+use crate::adapters::channel::{Channel, Channels, Inbox};
 use crate::adapters::credential::{IssueError, Issuer, KeyRing, SignedJwt};
 use crate::adapters::store::{Change, Instances, Sqlite, Store, StoreError};
 use crate::adapters::upstream::{ChildSettings, HttpUpstream, Launch, UrlError};
@@ -162,8 +163,8 @@ impl App {
         }
         let tasks = TaskTracker::new();
         let metrics = Metrics::default();
-        let people = Arc::new(People::new(config.people.clone(), codes(&config)?));
-        let slack = slack(&config, &address, &people, &clock, &metrics, &tasks)?.map(Arc::new);
+        let people = Arc::new(People::new(config.people.clone(), channels::codes(&config)?));
+        let slack = channels::slack(&config, &address, &people, &clock, &metrics, &tasks)?.map(Arc::new);
         let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
         channels.extend(slack.clone().map(|slack| slack as Arc<dyn Channel>));
         channels.push(Arc::new(Inbox { address }));
@@ -225,7 +226,7 @@ impl App {
         self.tasks.spawn(async move { gateway.sweep(&locks, stop).await });
         for channel in self.gateway.channels.each().cloned() {
             let (gateway, locks, stop) = (self.gateway.clone(), instances.clone(), self.stop.clone());
-            self.tasks.spawn(async move { listen(channel, gateway, &locks, stop).await });
+            self.tasks.spawn(async move { channels::listen(channel, gateway, &locks, stop).await });
         }
         self.tasks.spawn(policies::watch(self.source.clone(), self.fingerprint.clone(), self.gateway.clone(), self.stop.clone()));
         self.tasks.spawn(keys::keep(self.gateway.clone(), self.keys.clone(), self.config.credentials.clone(), self.stop.clone()));
@@ -416,62 +417,6 @@ impl App {
     pub fn policies(&self) -> Arc<PolicySet> {
         self.gateway.policies()
     }
-}
-
-/// Has one of the gateways that share the store speak for a channel; another takes over after it.
-async fn listen(channel: Arc<dyn Channel>, desk: Arc<dyn PostDesk>, instances: &Instances, stop: CancellationToken) {
-    while !stop.is_cancelled() {
-        match instances.lead(channel.name()) {
-            Ok(Some(_lead)) => return channel.listen(desk, stop).await,
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, channel = channel.name(), "the lead could not be taken"),
-        }
-        drop(tokio::time::timeout(Duration::from_secs(1), stop.cancelled()).await);
-    }
-}
-
-/// The secrets of one-time codes.
-fn codes(config: &Config) -> Result<std::collections::BTreeMap<String, Code>, AppError> {
-    let code = |(name, secret): (&String, &config::Secret)| {
-        let text = secret.reveal().map_err(|source| AppError::ChannelSecret { place: format!("[approver.{name}] totp"), source })?;
-        Ok((name.clone(), Code::new(&text).map_err(|source| AppError::Code { name: name.clone(), source })?))
-    };
-    config.codes.iter().map(code).collect()
-}
-
-/// Slack, where it is configured.
-fn slack(
-    config: &Config,
-    address: &str,
-    people: &Arc<People>,
-    clock: &Arc<dyn Clock>,
-    metrics: &Metrics,
-    tasks: &TaskTracker,
-) -> Result<Option<Slack>, AppError> {
-    let Some((name, config::ChannelKind::Slack(file))) = config.channels.iter().next() else { return Ok(None) };
-    let reveal = |key: &str, secret: &config::Secret| {
-        secret.reveal().map_err(|source| AppError::ChannelSecret { place: format!("[channel.{name}] {key}"), source })
-    };
-    let clicks = match (&file.app_token, &file.signing_secret) {
-        (Some(token), _) => Delivery::Sockets {
-            token: reveal("app-token", token)?,
-            count: file.sockets.unwrap_or(2),
-            refresh: file.refresh.map_or(Duration::from_secs(600), |l| l.0),
-        },
-        (None, Some(secret)) => Delivery::Signed { secret: reveal("signing-secret", secret)? },
-        (None, None) => return Ok(None),
-    };
-    let settings = SlackSettings {
-        app_id: file.app_id.clone(),
-        bot_token: reveal("bot-token", &file.bot_token)?,
-        clicks,
-        api: file.api.as_deref().unwrap_or(slack::API).trim_end_matches('/').to_owned(),
-        room: file.room.clone(),
-        cards_per_person: file.cards_per_person.unwrap_or(10),
-        inbox: address.to_owned(),
-    };
-    let slack = Slack::new(settings, people.clone(), clock.clone(), metrics.slack.clone(), tasks.clone());
-    slack.map(Some).map_err(|source| AppError::Slack { name: name.clone(), source })
 }
 
 /// Children are started through this very program.

@@ -31,7 +31,7 @@ use super::people::{Directory, People};
 use super::{Channel, PostDesk};
 use crate::domain::approval::Approval;
 use crate::domain::audit::EventKind;
-use crate::domain::clock::Clock;
+use crate::domain::clock::{Clock, Timestamp};
 use crate::metrics::SlackMetrics;
 use clicks::Clicks;
 use directory::Accounts;
@@ -143,6 +143,13 @@ impl Slack {
         let shared = Shared { settings, web, people, clock, metrics, tasks, wake: Notify::new(), health: Health::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
+}
+
+/// The card that asks about an approval, as it would be posted; for looking at it without Slack.
+pub fn preview(approval: &Approval, people: &People, now: Timestamp) -> serde_json::Value {
+    let drawn = card::Drawn { approval, before: None, people, now };
+    let card = drawn.asking(card::Buttons::Decide("0123456789abcdef0123456789abcdef"), &[]);
+    json!({"text": card.text, "blocks": card.blocks})
 }
 
 impl Shared {
