@@ -70,6 +70,79 @@ fn wrong_words_and_missing_files_are_told_apart_by_exit_code() {
     assert!(code == Some(1) && text.contains("nothing is recorded"), "{text}");
 }
 
+/// A store of the version before, with a question in it, is brought to the new tables and goes on.
+#[tokio::test]
+async fn a_store_of_the_version_before_is_taken_over() {
+    use sqlx::{ConnectOptions, Executor};
+    let scratch = crate::support::Scratch::new();
+    let config = scratch.write("countersign.toml", "[approver.anna]\n[approver.bert]\n[caller.local]\n");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(scratch.0.join("countersign.db")).create_if_missing(true);
+    let mut store = options.connect().await.unwrap();
+    sqlx::raw_sql(include_str!("../../src/adapters/store/schema.sql")).execute(&mut store).await.unwrap();
+    store.execute("PRAGMA user_version = 1").await.unwrap();
+    let mut body: serde_json::Value = serde_json::from_str(include_str!("../../fuzz/fuzz_targets/approval.json")).unwrap();
+    for new in ["escalation", "notify", "remind_at", "assurance", "cool_down_ms", "again"] {
+        body["request"]["terms"].as_object_mut().unwrap().remove(new).unwrap();
+    }
+    body["request"]["terms"]["decide_by"] = serde_json::json!(4_000_000_000_000i64);
+    sqlx::query("INSERT INTO approvals (id, version, key, state, runs_out, findable_until, asked_at, touched, body) VALUES ('id', 1, x'00', 'pending', 4000000000000, 4000000000000, 0, 0, ?)")
+        .bind(body.to_string())
+        .execute(&mut store)
+        .await
+        .unwrap();
+    sqlx::Connection::close(store).await.unwrap();
+    let run = |arguments: &[&str]| {
+        let output = std::process::Command::new(crate::support::countersign()).arg("--config").arg(&config).args(arguments).output().unwrap();
+        (output.status.code().unwrap(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    };
+    let (code, text) = run(&["approvals", "list"]);
+    assert!(code == 0 && text.contains("anna or bert"), "{text}");
+    let (code, text) = run(&["approvals", "approve", "id", "--as", "anna", "--yes"]);
+    assert!(code == 0 && text.contains("approved"), "{text}");
+    assert_eq!(run(&["approvals", "allowances"]).0, 0);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(scratch.0.join("countersign.db"));
+    let mut store = options.connect().await.unwrap();
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut store).await.unwrap();
+    assert_eq!(version, 2);
+}
+
+/// Mistakes about people and channels are named.
+#[test]
+fn mistakes_about_people_and_channels_are_named() {
+    let scratch = crate::support::Scratch::new();
+    let slack = "[channel.slack]\nkind = \"slack\"\napp-id = \"A0123\"\nbot-token = { env = \"X\" }\napp-token = { env = \"X\" }\n";
+    let anna = "[approver.anna]\nslack = \"T01/U01\"\n";
+    for (text, part) in [
+        ("[approver.anna]\nslack = \"anna\"\n".to_owned(), "ids, not names"),
+        ("[approver.anna]\nslack = \"T01/S01\"\n".to_owned(), "not the id of a user"),
+        (format!("{anna}[approver.bert]\nslack = \"T01/U01\"\n"), "one person would count as two"),
+        ("[approver.anna]\nhours = \"9 to 5\"\n".to_owned(), "Mon-Fri 09:00-17:30"),
+        ("[approver.anna]\ndelegates = [{ to = \"brt\", from = 2026-01-01, until = 2026-02-01 }]\n[approver.bert]\n".to_owned(), "was `bert` meant?"),
+        ("[approver.anna]\ndelegates = [{ to = \"bert\", from = 2026-02-01, until = 2026-01-01 }]\n[approver.bert]\n".to_owned(), "is not before"),
+        ("[approver.team]\nslack-group = \"T01/S01\"\n[approver.anna]\n".to_owned(), "to look its members up"),
+        (format!("{anna}[approver.team]\nslack-group = \"T01/S01\"\ntotp = {{ env = \"X\" }}\n{slack}"), "belong to a person"),
+        ("[approver.team]\non-call = { url = \"http://example.com/\" }\n[approver.anna]\n".to_owned(), "https"),
+        (format!("[approver.anna]\n{slack}"), "nobody could be asked"),
+        (format!("{anna}{}", slack.replace("A0123", "my-app")), "an app's id is as in"),
+        (format!("{anna}{}", slack.replace("app-token = { env = \"X\" }\n", "")), "give `app-token`"),
+        (format!("{anna}{slack}signing-secret = {{ env = \"X\" }}\n"), "keep the one for how clicks come"),
+        (format!("{anna}{slack}api = \"http://example.com/api\"\n"), "https"),
+        (format!("{anna}{slack}sockets = 11\n"), "from 1 to 10"),
+        (format!("{anna}{slack}bot-tokn = 1\n"), "bot-token"),
+        (format!("{anna}{}", slack.replace("\"slack\"\napp", "\"slak\"\napp")), "was `slack` meant?"),
+        (format!("{anna}{}", slack.replace("{ env = \"X\" }", "\"xoxb-literal\"")), "never a literal"),
+        (format!("{anna}{slack}"), "environment variable `X` is not set"),
+        ("[approver.\"a b\"]\n".to_owned(), "a name is letters"),
+    ] {
+        let config = scratch.write("countersign.toml", &text);
+        let output =
+            std::process::Command::new(crate::support::countersign()).arg("--config").arg(config).arg("doctor").env_remove("X").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(part), "`{part}` in {said}\nfor {text}");
+        assert!(!said.contains("xoxb-literal") || part == "never a literal", "{said}");
+    }
+}
+
 #[tokio::test]
 async fn the_story_of_a_call_can_be_read_and_a_changed_record_is_found() {
     let world = World::with(Settings { hold: "budget = \"1s\"\n".into(), ..Settings::default() }).await;

@@ -35,5 +35,8 @@ CREATE TABLE codes (
     approver TEXT PRIMARY KEY,
     step INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX approvals_last ON approvals (asked_at) WHERE state = 'completed';
+CREATE INDEX approvals_pending ON approvals (body ->> '$.request.caller.name') WHERE state = 'pending';
+CREATE INDEX approvals_last ON approvals (
+    body ->> '$.request.binding.server', body ->> '$.request.tool', body ->> '$.request.caller.name', asked_at
+) WHERE state = 'completed';
 CREATE INDEX leases_subject ON leases (subject);
