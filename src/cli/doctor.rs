@@ -18,7 +18,8 @@ pub(super) async fn run(config: Config, _arguments: Arguments) -> Result<(), Fai
     let shown = config.path.as_deref().map_or_else(|| "built-in defaults".to_owned(), |path| path.display().to_string());
     let mut all = vec![checked("configuration", Ok(shown))];
     all.push(checked("approvers", Ok(config.approvers.join(", "))));
-    all.push(checked("upstreams", Ok(config.upstreams.keys().cloned().collect::<Vec<_>>().join(", "))));
+    let upstreams = config.upstreams.keys().cloned().collect::<Vec<_>>().join(", ");
+    all.push(checked("upstreams", Ok(if upstreams.is_empty() { "none: good for `wrap` alone".to_owned() } else { upstreams })));
     let (store, directory) = (config.store.clone(), config.policies.clone());
     let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
     let app = App::build(config, address).await?;

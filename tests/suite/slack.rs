@@ -858,6 +858,27 @@ async fn the_question_goes_to_whoever_is_there() {
     assert!(!call.await.unwrap().is_error());
 }
 
+/// Whoever Slack does not know keeps nobody else from being asked.
+#[tokio::test]
+async fn one_wrong_id_does_not_keep_others_from_being_asked() {
+    let office = Office::with(|s| s.approvers = PEOPLE.replace("U0ANNA", "U0GONE")).await;
+    let call = office.refund(8000);
+    let card = office.slack.card("U0BERT").await;
+    office.slack.click("U0BERT", &card, "approve").await;
+    assert!(call.await.unwrap().said().contains("80.00 EUR"));
+    assert!(office.world.log().contains("user_not_found"), "{}", office.world.log());
+    // Taken back by the operator: the card says so.
+    let call = office.refund_anew(8100);
+    let card = office.slack.wait_for("asks", |m| m.channel == dm("U0BERT") && m.shown().contains("81 EUR") && !m.buttons().is_empty()).await;
+    let id = office.world.one_waiting().await["id"].as_str().unwrap().to_owned();
+    let (code, text) = office.world.run(&["approvals", "withdraw", &id, "--reason", "wrong branch"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(call.await.unwrap().is_error());
+    let over = office.slack.card_becomes(&card, "Taken back").await;
+    assert!(over.buttons().is_empty() && over.shown().contains("wrong branch"));
+    office.check().await;
+}
+
 /// In a room, with mentions; never one that another organisation reads.
 #[tokio::test]
 async fn a_room_is_asked_once_and_only_if_it_is_ours() {

@@ -50,6 +50,20 @@ pub(super) struct Work {
     at: Timestamp,
 }
 
+/// What a person said.
+struct Said {
+    verdict: ReviewVerdict,
+    reason: Option<String>,
+    code: Option<String>,
+    again: Option<Again>,
+}
+
+impl Said {
+    fn only(verdict: ReviewVerdict) -> Self {
+        Self { verdict, reason: None, code: None, again: None }
+    }
+}
+
 impl Clicks {
     pub(super) fn new(shared: Arc<Shared>, desk: Arc<dyn PostDesk>) -> Self {
         Self { shared, desk }
@@ -172,13 +186,13 @@ impl Clicks {
     /// A button on a card.
     async fn pressed(&self, payload: &Payload, action: &Action, account: &SlackId, approver: &str, at: Timestamp) -> Result<(), String> {
         let nonce = action.value.as_deref().unwrap_or_default();
-        let (posted, approval) = self.carded(nonce).await.map_err(said)?.ok_or("This button is not known here. Nothing was decided.")?;
+        let (posted, approval) = self.carded(nonce).await.map_err(plainly)?.ok_or("This button is not known here. Nothing was decided.")?;
         self.adopt(payload, &posted).await;
         let private = Private { nonce: nonce.to_owned(), page: 0 };
         let trigger = payload.trigger_id.as_deref().filter(|_| self.shared.clock.now().since(at) < TRIGGER);
         match action.action_id.as_str() {
-            "approve" if self.has_approve(&approval, nonce).await.map_err(said)? => {
-                self.verdict(&approval, approver, account, ReviewVerdict::Approve, None, None, None).await.map(drop)
+            "approve" if self.has_approve(&approval, nonce).await.map_err(plainly)? => {
+                self.verdict(&approval, approver, account, Said::only(ReviewVerdict::Approve)).await.map(drop)
             }
             // Whoever forged a button on a card that has none is shown the whole call, as anybody is.
             "review" | "approve" => {
@@ -211,7 +225,7 @@ impl Clicks {
     async fn turned(&self, view: &View, action: &Action, approver: &str) -> Result<(), String> {
         let Some(page) = action.action_id.strip_prefix("page-").and_then(|n| n.parse().ok()) else { return Ok(()) };
         let Ok(private) = serde_json::from_str::<Private>(&view.private_metadata) else { return Ok(()) };
-        let Some((_, approval)) = self.carded(&private.nonce).await.map_err(said)? else { return Ok(()) };
+        let Some((_, approval)) = self.carded(&private.nonce).await.map_err(plainly)? else { return Ok(()) };
         let refused = self.glance(&approval, approver).await;
         let next = self.page(&approval, &Private { page, ..private }, Notice { refused: refused.as_deref(), failed: None });
         self.redraw(view, next).await;
@@ -239,10 +253,10 @@ impl Clicks {
     }
 
     async fn decided(&self, view: &View, account: &SlackId, approver: &str) -> Result<String, String> {
-        let (_, approval) = self.subject(view).await.map_err(said)?.ok_or("This form is not known here. Nothing was decided.")?;
+        let (_, approval) = self.subject(view).await.map_err(plainly)?.ok_or("This form is not known here. Nothing was decided.")?;
         let reason = view.field("reason").map(str::to_owned);
         match view.callback_id.as_str() {
-            "deny" => self.verdict(&approval, approver, account, ReviewVerdict::Deny, reason, None, None).await,
+            "deny" => self.verdict(&approval, approver, account, Said { reason, ..Said::only(ReviewVerdict::Deny) }).await,
             "review" => {
                 let request = approval.request();
                 // Looked at again: the form that was sent need not be the one that was drawn.
@@ -254,36 +268,26 @@ impl Clicks {
                 }
                 let code = view.field("code").map(str::to_owned);
                 let again = view.field("again").filter(|answer| *answer == "yes").and_then(|_| modal::again(request));
-                self.verdict(&approval, approver, account, ReviewVerdict::Approve, reason, code, again).await
+                self.verdict(&approval, approver, account, Said { verdict: ReviewVerdict::Approve, reason, code, again }).await
             }
             _ => Err("This form is not known here. Nothing was decided.".into()),
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is one part of a verdict")]
-    async fn verdict(
-        &self,
-        approval: &Approval,
-        approver: &str,
-        account: &SlackId,
-        verdict: ReviewVerdict,
-        reason: Option<String>,
-        code: Option<String>,
-        again: Option<Again>,
-    ) -> Result<String, String> {
+    async fn verdict(&self, approval: &Approval, approver: &str, account: &SlackId, said: Said) -> Result<String, String> {
         let request = approval.request();
         let verdict = Verdict {
             approval: request.id.clone(),
             approver: approver.to_owned(),
-            verdict,
-            reason,
+            verdict: said.verdict,
+            reason: said.reason,
             shown: request.digest,
             channel: KIND,
             assurance: format!("Slack session of {account}"),
-            code,
-            again,
+            code: said.code,
+            again: said.again,
         };
-        let next = self.desk.review(verdict).await.map_err(said)?;
+        let next = self.desk.review(verdict).await.map_err(plainly)?;
         Ok(match &next {
             Approval::Pending(stage) => format!("Approved. {} of {} have approved.", stage.reviews.len(), request.terms.quorum),
             Approval::Settled(_) => "Denied. It does not run.".into(),
@@ -292,9 +296,9 @@ impl Clicks {
     }
 
     async fn end_allowance(&self, approval: &Approval, approver: &str) -> Result<(), String> {
-        let allowance = self.desk.allowance_of(&approval.request().id).await.map_err(said)?;
+        let allowance = self.desk.allowance_of(&approval.request().id).await.map_err(plainly)?;
         let allowance = allowance.ok_or("It is over already.")?;
-        self.desk.end_allowance(&allowance.id, approver, "Slack session").await.map_err(said)?;
+        self.desk.end_allowance(&allowance.id, approver, "Slack session").await.map_err(plainly)?;
         Err("Stopped: such calls are asked for again.".into())
     }
 
@@ -380,7 +384,7 @@ impl Clicks {
 }
 
 /// An error for the person who clicked.
-fn said(error: DeskError) -> String {
+fn plainly(error: DeskError) -> String {
     match error {
         DeskError::Store(_) => "Countersign's store does not answer: NOTHING was decided. Try again.".into(),
         other => format!("Not counted: {other}."),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::card::line;
 use super::clicks::Clicks;
+use super::web::WebError;
 use super::{Delivery, Slack, socket};
 use crate::adapters::channel::PostDesk;
 use crate::adapters::channel::people::{Approver, Group};
@@ -50,9 +51,13 @@ impl Slack {
         let mut note = |what: &str, came: Result<String, String>| all.push(Checked { what: what.to_owned(), came });
         let me = shared.web.post::<Me>("auth.test", &json!({})).await;
         let reached = me.is_ok();
+        let hint = |error: WebError| match error {
+            WebError::Refused(_) => format!("{error}: is it the xoxb- token of this app, and is the app installed?"),
+            other => format!("{other}: is the network open to {}?", shared.settings.api),
+        };
         note(
             "bot token",
-            me.map_err(|e| format!("{e}: is it the xoxb- token of this app, and is the app installed?")).and_then(|me| match me.bot_id {
+            me.map_err(hint).and_then(|me| match me.bot_id {
                 Some(bot) => Ok(format!(
                     "good for {} ({}), bot {bot}{}",
                     me.team,

@@ -142,7 +142,11 @@ impl Slot<'_> {
             match end {
                 End::Stopped => return,
                 End::Fatal(why) => return self.shared.give_up(why),
-                End::Broken(why) => tracing::warn!("a Slack socket ended: {why}"),
+                // Once, and now and then while it goes on.
+                End::Broken(why) if failures <= 1 || failures.is_multiple_of(10) => {
+                    tracing::warn!("a Slack socket ended, and is opened again: {why}")
+                }
+                End::Broken(why) => tracing::debug!("a Slack socket ended, and is opened again: {why}"),
                 End::Replace(socket, ours) => old = Some(self.drain(*socket, ours)),
             }
             // The first replacement comes at once; Slack that sends every socket away is not besieged.

@@ -9,6 +9,7 @@ use slack_morphism::errors::SlackClientError;
 use slack_morphism::hyper_tokio::SlackClientHyperConnector;
 use slack_morphism::{SlackApiToken, SlackClient};
 
+use crate::domain::text::shortened;
 use crate::metrics::SlackMetrics;
 
 /// How long one call may take.
@@ -41,6 +42,12 @@ impl WebError {
     /// Whether Slack gave this word.
     pub(super) fn is(&self, words: &[&str]) -> bool {
         matches!(self, Self::Refused(word) if words.contains(&word.as_str()))
+    }
+
+    /// Whether Slack will not do just this, however often it is asked, and may do other things.
+    pub(super) fn is_final(&self) -> bool {
+        let passing = self.is(&["accesslimited", "fatal_error", "internal_error", "request_timeout", "service_unavailable", "team_added_to_org"]);
+        matches!(self, Self::Refused(_)) && !passing && !self.is_fatal()
     }
 
     /// Whether it will be the same however often it is tried: the token is of no use.
@@ -123,6 +130,17 @@ fn plain(error: &SlackClientError) -> WebError {
         }
         SlackClientError::HttpError(error) => WebError::Unreachable(format!("status {}", error.status_code.as_u16())),
         SlackClientError::ProtocolError(_) => WebError::Unreachable("it did not answer as Slack does".into()),
-        _ => WebError::Unreachable("no connection".into()),
+        SlackClientError::HttpProtocolError(error) => WebError::Unreachable(innermost(error.cause.as_deref())),
+        SlackClientError::SystemError(error) => WebError::Unreachable(innermost(error.cause.as_deref())),
+        _ => WebError::Unreachable(innermost(None)),
     }
+}
+
+/// The cause at the end: what the system or TLS said, without addresses or bodies.
+fn innermost(error: Option<&(dyn std::error::Error + Send + Sync + 'static)>) -> String {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = error.map(|error| error as _);
+    while let Some(next) = cause.and_then(std::error::Error::source) {
+        cause = Some(next);
+    }
+    cause.map_or_else(|| "no connection".to_owned(), |cause| shortened(&cause.to_string(), 200))
 }
