@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::clients::python;
 use crate::support::fake_slack::{APP, APP_TOKEN, Ack, BOT_TOKEN, FakeSlack, Fault, Held, Posted, SECRET, Way, dm, shown, sign, tls};
 use crate::support::mcp::{Client, Reply};
-use crate::support::{IBAN, Settings, World, refund};
+use crate::support::{IBAN, Settings, World, refund, runs};
 
 const PEOPLE: &str =
     "[approver.anna]\nslack = \"T0TEAM/U0ANNA\"\n[approver.bert]\nslack = \"T0TEAM/U0BERT\"\n[approver.olga]\nslack = \"T0TEAM/U0OLGA\"\n";
@@ -487,6 +487,56 @@ async fn a_question_that_was_not_posted_before_a_crash_is_posted_after_it() {
     assert!(office.refund(8000).await.unwrap().said().contains("80.00 EUR"));
     office.slack.card_becomes(&card, "Completed").await;
     assert_eq!(office.slack.messages().iter().filter(|m| m.thread.is_none()).count(), 2, "one card each");
+    office.check().await;
+}
+
+/// F1: killed at any moment between the question and the outcome: asked again if need be, and run once.
+#[tokio::test]
+async fn killed_at_any_moment_a_call_is_decided_and_runs_at_most_once() {
+    let mut office = Office::with(|s| s.hold = "budget = \"2s\"".into()).await;
+    for n in 0..u32::try_from(runs()).unwrap() {
+        let cents = 8000 + n;
+        let amount = format!("\"iban\": \"DE{cents}\"");
+        let asks = |m: &Posted| m.channel == dm("U0ANNA") && m.shown().contains(&amount) && m.buttons().contains(&"approve".to_owned());
+        let mut arguments = refund(cents);
+        arguments["iban"] = json!(format!("DE{cents}"));
+        let call = tokio::spawn({
+            let (client, arguments) = (Client::new(&office.world.mcp()), arguments.clone());
+            async move { client.try_call("refund_payment", arguments).await }
+        });
+        // Every other time the click is on its way when it happens.
+        if n % 2 == 0 {
+            let card = office.slack.wait_for("asks", asks).await;
+            let slack = office.slack.clone();
+            tokio::spawn(async move { slack.try_deliver(slack.click_payload("U0ANNA", &card, "approve")).await });
+        }
+        tokio::time::sleep(Duration::from_millis(u64::from(n * 53 % 331))).await;
+        office.world.kill();
+        let answered = call.await.unwrap().is_ok_and(|reply| !reply.is_error());
+        office.world.start();
+        office.slack.connected(2).await;
+        let until = Instant::now() + Duration::from_secs(20);
+        let known = loop {
+            if answered {
+                break true;
+            }
+            assert!(Instant::now() < until, "run {n}: {}", office.world.log());
+            if let Some(card) = office.slack.messages().into_iter().find(asks) {
+                drop(office.slack.try_deliver(office.slack.click_payload("U0ANNA", &card, "approve")).await);
+            }
+            let client = Client::new(&office.world.mcp());
+            match client.try_call("refund_payment", arguments.clone()).await {
+                Ok(reply) if !reply.is_error() => break true,
+                Ok(reply) if reply.state() == "outcome-unknown" => break false,
+                _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        };
+        let ran =
+            office.world.received().await.iter().filter(|(_, arguments, done)| arguments["iban"] == format!("DE{cents}") && done == "done").count();
+        assert!(ran >= 1 || !known, "run {n} ran {ran} times");
+    }
+    // That none ran more often than it was permitted is the invariant's to say.
+    tokio::time::sleep(Duration::from_millis(800)).await;
     office.check().await;
 }
 
