@@ -128,14 +128,27 @@ pub(super) fn told(record: &Record) -> String {
         "reviewed" => {
             let reason = if text("/review/reason").is_empty() { String::new() } else { format!(": {}", text("/review/reason")) };
             let owner = if data.get("by_owner") == Some(&Value::Bool(true)) { ", the caller's owner," } else { "" };
+            let right = match (text("/review/capacity/member"), text("/review/capacity/delegate")) {
+                (group, _) if !group.is_empty() => format!(", as one of {group},"),
+                (_, seat) if !seat.is_empty() => format!(", for {seat},"),
+                _ => String::new(),
+            };
+            let again = match (text("/allowance/id"), text("/allowance/left"), text("/allowance/expires_at")) {
+                (id, _, _) if id.is_empty() => String::new(),
+                (id, times, _) => format!("; the same call may run {times} more times (allowance {id})"),
+            };
             format!(
-                "{}{owner} said {}{reason} ({}, {}); it is now {}",
+                "{}{owner}{right} said {}{reason} ({}, {}); it is now {}{again}",
                 text("/review/approver"),
                 text("/review/verdict"),
                 text("/review/channel"),
                 text("/review/assurance"),
                 text("/state")
             )
+        }
+        "review-refused" if data.get("review").is_none() => {
+            let account = if text("/account").is_empty() { "somebody".to_owned() } else { text("/account") };
+            format!("{account} clicked in {}, which did not count: {}", text("/channel"), text("/refused"))
         }
         "review-refused" => format!("{} said {}, which did not count: {}", text("/review/approver"), text("/review/verdict"), text("/refused")),
         "redeemed" => format!("the approval was used up by {}", text("/by")),
@@ -147,6 +160,21 @@ pub(super) fn told(record: &Record) -> String {
             let how = if failed { "the tool reported an error" } else { "it ran" };
             let digest = if text("/outcome/result").is_empty() { text("/result") } else { text("/outcome/result") };
             format!("the server answered: {how} (result {digest})")
+        }
+        "posted" => format!("{} was asked in {} (message {} in {})", text("/recipient"), text("/channel"), text("/message"), text("/place")),
+        "alarm" => format!("ALARM in {}: {}", text("/channel"), text("/what")),
+        "allowance-used" => format!(
+            "{} called {}/{} {}: score {}, not asked, for {} allowed it (allowance {})",
+            text("/caller/name"),
+            text("/server"),
+            text("/tool"),
+            text("/arguments"),
+            text("/score"),
+            text("/approver"),
+            text("/allowance")
+        ),
+        "allowance-revoked" => {
+            format!("{} ended allowance {} with {} uses left ({})", text("/by"), text("/allowance"), text("/left"), text("/assurance"))
         }
         "delivered" => "the answer reached the caller".into(),
         "credential-revoked" => format!("credential {} was revoked: {}", text("/lease"), text("/why")),

@@ -39,3 +39,11 @@ fn every_case_of_every_shipped_policy_holds() {
     }
     assert!(cases >= 20);
 }
+
+#[test]
+fn the_example_configurations_are_read() {
+    for name in ["examples/countersign.toml", "examples/slack/countersign.toml"] {
+        let config = countersign::app::config::Config::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+        assert!(!config.people.is_empty(), "{name}");
+    }
+}

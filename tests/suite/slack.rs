@@ -157,6 +157,12 @@ async fn an_approver_decides_on_the_card_and_every_copy_tells() {
     assert!(text.contains("Socket Mode") && text.contains("approver bert: a full member") && text.contains("posted: look for it"), "{text}");
     let (code, text) = office.world.run(&["doctor"]);
     assert_eq!(code, 0, "{text}");
+    let (_, listed) = office.world.run(&["approvals", "list", "--all", "--json"]);
+    let listed: Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+    let (_, story) = office.world.run(&["audit", "show", listed["id"].as_str().unwrap()]);
+    for part in ["anna was asked in slack", "anna said approve (slack, Slack session of T0TEAM/U0ANNA)", "bert said approve, which did not count"] {
+        assert!(story.contains(part), "`{part}` in {story}");
+    }
     let figures = reqwest::get(format!("{}/metrics", office.world.address)).await.unwrap().text().await.unwrap();
     for part in [
         "countersign_reviews_total{approver=\"anna\",verdict=\"approve\",channel=\"slack\"} 1",
@@ -803,6 +809,11 @@ async fn what_does_not_fit_is_not_approved_on_the_card() {
                 break;
             }
             assert!(drawn["submit"].is_null(), "only the last page decides");
+            if page == 0 {
+                // Sent all the same, it decides nothing, and the first page is there again.
+                office.slack.submit("U0ANNA", &view, &[("target", "run_sql")]).await;
+                office.slack.view_becomes(&view, "Only the last page decides").await;
+            }
             office.slack.turn("U0ANNA", &view, &next).await;
             drawn = office.slack.view_becomes(&view, &format!("What will run, page {} of", page + 2)).await;
         }
@@ -810,7 +821,7 @@ async fn what_does_not_fit_is_not_approved_on_the_card() {
         seen.push((size, whole, inbox_only));
         if inbox_only {
             assert!(drawn["submit"].is_null());
-            // A forged submission is refused as well.
+            // So is a forged submission.
             office.slack.submit("U0ANNA", &view, &[("target", "run_sql")]).await;
             office.slack.view_becomes(&view, "too long for Slack").await;
         } else {

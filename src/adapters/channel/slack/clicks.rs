@@ -142,10 +142,10 @@ impl Clicks {
         Ok((!errors.is_empty()).then_some(Value::Object(errors)))
     }
 
-    /// The card and approval that a modal belongs to.
-    async fn subject(&self, view: &View) -> Result<Option<(Posted, Approval)>, DeskError> {
+    /// What a modal carries, and the approval that it belongs to.
+    async fn subject(&self, view: &View) -> Result<Option<(Private, Approval)>, DeskError> {
         let Ok(private) = serde_json::from_str::<Private>(&view.private_metadata) else { return Ok(None) };
-        self.carded(&private.nonce).await
+        Ok(self.carded(&private.nonce).await?.map(|(_, approval)| (private, approval)))
     }
 
     async fn carded(&self, nonce: &str) -> Result<Option<(Posted, Approval)>, DeskError> {
@@ -224,8 +224,7 @@ impl Clicks {
     /// A button in a modal: another page.
     async fn turned(&self, view: &View, action: &Action, approver: &str) -> Result<(), String> {
         let Some(page) = action.action_id.strip_prefix("page-").and_then(|n| n.parse().ok()) else { return Ok(()) };
-        let Ok(private) = serde_json::from_str::<Private>(&view.private_metadata) else { return Ok(()) };
-        let Some((_, approval)) = self.carded(&private.nonce).await.map_err(plainly)? else { return Ok(()) };
+        let Some((private, approval)) = self.subject(view).await.map_err(plainly)? else { return Ok(()) };
         let refused = self.glance(&approval, approver).await;
         let next = self.page(&approval, &Private { page, ..private }, Notice { refused: refused.as_deref(), failed: None });
         self.redraw(view, next).await;
@@ -244,8 +243,7 @@ impl Clicks {
 
     /// The same page again, with why it did not count, where trying again may help.
     async fn once_more(&self, view: &View, approver: &str, why: &str) -> Option<Value> {
-        let private: Private = serde_json::from_str(&view.private_metadata).ok()?;
-        let (_, approval) = self.subject(view).await.ok()??;
+        let (private, approval) = self.subject(view).await.ok()??;
         if view.callback_id != "review" || self.glance(&approval, approver).await.is_some() {
             return None;
         }
@@ -253,7 +251,7 @@ impl Clicks {
     }
 
     async fn decided(&self, view: &View, account: &SlackId, approver: &str) -> Result<String, String> {
-        let (_, approval) = self.subject(view).await.map_err(plainly)?.ok_or("This form is not known here. Nothing was decided.")?;
+        let (private, approval) = self.subject(view).await.map_err(plainly)?.ok_or("This form is not known here. Nothing was decided.")?;
         let reason = view.field("reason").map(str::to_owned);
         match view.callback_id.as_str() {
             "deny" => self.verdict(&approval, approver, account, Said { reason, ..Said::only(ReviewVerdict::Deny) }).await,
@@ -263,8 +261,12 @@ impl Clicks {
                 if request.assessment.score >= TYPED_FROM && !view.field("target").is_some_and(|typed| modal::is_typed(request, typed)) {
                     return Err("The target was not typed as asked for. Nothing was approved.".into());
                 }
-                if modal::pages(request).is_none() {
-                    return Err("This call is too long for Slack: decide in the inbox. Nothing was approved.".into());
+                match modal::pages(request) {
+                    None => return Err("This call is too long for Slack: decide in the inbox. Nothing was approved.".into()),
+                    Some(count) if private.page + 1 != count => {
+                        return Err("Only the last page decides, after all others. Nothing was approved.".into());
+                    }
+                    Some(_) => {}
                 }
                 let code = view.field("code").map(str::to_owned);
                 let again = view.field("again").filter(|answer| *answer == "yes").and_then(|_| modal::again(request));
