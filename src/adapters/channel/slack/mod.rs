@@ -1,7 +1,7 @@
 //! Slack: approvers are asked on cards and decide with buttons.
 //!
-//! [`poster`] brings what is posted in line with the approvals, from an outbox that is written with each of their
-//! changes; [`socket`] and [`hook`] take what people do, [`clicks`] judges it. Slack is never believed: a click is a
+//! `poster` brings what is posted in line with the approvals, from an outbox that is written with each of their
+//! changes; `socket` and `hook` take what people do, `clicks` judges it. Slack is never believed: a click is a
 //! wish of whoever has that account, and the gateway decides whether it counts.
 
 mod card;
