@@ -3,7 +3,6 @@
 //! The same call repeated finds the approval that is there: it attaches, redeems, or is told how it ended. It never
 //! asks twice, and never runs twice. Nothing runs for a client that has gone.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,17 +13,14 @@ use super::{Attempt, Case, Gateway, Refusal, RouteError, Said, TURNS};
 use crate::adapters::channel::people::StandingError;
 use crate::adapters::store::{Change, Effect, StoreError, Versioned};
 use crate::adapters::upstream::Answer;
-use crate::domain::approval::{
-    AgainTerms, Allowance, Approval, CredentialShown, Escalation, IsApproved, Outcome, RedeemError, Request, Review, ReviewVerdict, Stage, Terms,
-};
+use crate::domain::approval::{Approval, IsApproved, Outcome, RedeemError, Review, Stage};
 use crate::domain::audit::EventKind;
-use crate::domain::call::CallDigest;
-use crate::domain::clock::Timestamp;
 use crate::domain::decision::{Decision, Enforcement, decide};
-use crate::domain::json::{Value, canonical};
 use crate::domain::permit::{Grant, Permit};
-use crate::domain::policy::RuleDecision;
 use crate::system::random_hex;
+
+/// How long a repeated call waits to see whether an answer is being taken right now.
+const DELIVERY: Duration = Duration::from_millis(200);
 
 /// Resolves when the approval `id` changed, or may have.
 async fn changed(changes: &mut broadcast::Receiver<Arc<str>>, id: &str) {
@@ -39,16 +35,12 @@ async fn changed(changes: &mut broadcast::Receiver<Arc<str>>, id: &str) {
     }
 }
 
-fn millis(length: Duration) -> u64 {
-    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl Gateway {
     /// Steps 6 to 13 of a call that people must approve.
     pub(super) async fn hold(&self, attempt: &Attempt, case: Case, quorum: u8) -> Result<(), RouteError> {
         // Before the approval is looked up, so that no change after that is missed.
         let mut changes = self.store.changes();
-        let mut held = match self.attach(attempt, &case, quorum).await? {
+        let mut held = match self.attach(attempt, &case, quorum, &mut changes).await? {
             Ok(held) => held,
             Err(refusal) => {
                 self.say(attempt, Said::Refused(refusal)).await;
@@ -102,11 +94,25 @@ impl Gateway {
     }
 
     /// The approval of this call: the one that is there, or a new one. There is none where nobody could approve it.
-    async fn attach(&self, attempt: &Attempt, case: &Case, quorum: u8) -> Result<Result<Versioned, Refusal>, RouteError> {
+    async fn attach(
+        &self,
+        attempt: &Attempt,
+        case: &Case,
+        quorum: u8,
+        changes: &mut broadcast::Receiver<Arc<str>>,
+    ) -> Result<Result<Versioned, Refusal>, RouteError> {
+        let mut waited = false;
         // Each turn either finds one, opens one, or lost a race that somebody else won.
         for _ in 0..TURNS {
             if let Some(found) = self.store.find(case.key, self.clock.now()).await? {
                 let found = self.expired(found).await?;
+                // Its answer may be on its way to whoever asked before, who then asks anew: the record of that is a moment
+                // behind the answer itself.
+                if !waited && matches!(&found.approval, Approval::Settled(s) if matches!(s.is.outcome, Outcome::Completed { delivered: false, .. })) {
+                    waited = true;
+                    drop(tokio::time::timeout(DELIVERY, changed(changes, &found.approval.request().id)).await);
+                    continue;
+                }
                 if !matches!(&found.approval, Approval::Settled(stage) if matches!(stage.is.outcome, Outcome::Expired { .. })) {
                     let id = found.approval.request().id.clone();
                     let data = json!({"state": found.approval.state(), "attempt": attempt.id}).to_string();
@@ -158,120 +164,6 @@ impl Gateway {
             }
         }
         Err(StoreError::Conflict.into())
-    }
-
-    /// What approvers are asked. Refused where fewer people are left than must approve.
-    fn request(&self, attempt: &Attempt, case: &Case, quorum: u8) -> Result<Result<Request, Refusal>, RouteError> {
-        let (policy, call, caller) = (&case.policy, &attempt.call, &attempt.caller);
-        let now = self.clock.now();
-        let owner = |name: &String| caller.owner.as_ref() == Some(name) && !policy.ask.owner_may_approve;
-        let known = |name: &String| self.people.is_person(name) || self.people.is_group(name);
-        let may = |names: &[String]| -> Vec<String> { names.iter().filter(|n| known(n) && **n != caller.name && !owner(n)).cloned().collect() };
-        let approvers = may(&policy.ask.approvers);
-        let escalation = self.stages(&approvers, policy.ask.escalate.iter().map(|(after, names)| (*after, may(names))), now);
-        let all: BTreeSet<&String> = approvers.iter().chain(escalation.iter().flat_map(|e| &e.approvers)).collect();
-        // A group stands for several; who that is shows when they decide.
-        if all.len() < usize::from(quorum) && !all.iter().any(|name| self.people.is_group(name)) {
-            let because = format!("{quorum} must approve this call and {} may: whoever answers for the caller does not count", all.len());
-            return Ok(Err(Refusal::Denied { because }));
-        }
-        let id = random_hex::<16>()?;
-        let again = policy.ask.again.as_ref().zip(policy.again_key(call, caller, &case.binding)).filter(|_| quorum == 1);
-        let show = &policy.show;
-        let title = match &show.title {
-            // A title goes into the record and the log as well: never with a secret in it.
-            Some(title) if !self.carries_secret(case) => title.title(&call.arguments, |pointer| show.is_masked(pointer)),
-            _ => format!("{} on {}", crate::domain::text::visible(&call.tool), attempt.server.name),
-        };
-        let credential = policy.credential.as_ref().zip(case.binding.scope.clone()).map(|(terms, scope)| CredentialShown {
-            issuer: terms.issuer.clone(),
-            scope,
-            ttl_seconds: terms.ttl.as_secs(),
-        });
-        let demands = case.judged.demands.iter().filter(|(d, _)| *d == RuleDecision::Approve).map(|(_, why)| why.clone()).collect();
-        Ok(Ok(Request {
-            digest: CallDigest::of(call, caller, &case.binding, Some(&id)),
-            id,
-            key: case.key,
-            binding: case.binding.clone(),
-            tool: call.tool.clone(),
-            title,
-            arguments: canonical(&show.masked(&call.arguments)),
-            extras: canonical(&Value::Object(call.extras.clone())),
-            arguments_digest: call.arguments_digest(),
-            caller: caller.clone(),
-            effect: case.judged.observation.effect,
-            assessment: case.judged.assessment.clone(),
-            demands,
-            policy_source: policy.source.clone(),
-            sensitivity: show.sensitivity.clone(),
-            environment: show.environment.clone(),
-            credential,
-            terms: Terms {
-                approvers,
-                quorum,
-                owner_may_approve: policy.ask.owner_may_approve,
-                decide_by: now.plus(policy.ask.decide_by),
-                execute_for_ms: millis(policy.ask.execute_by),
-                escalation,
-                notify: policy.ask.notify.clone(),
-                remind_at: policy.ask.remind.map(|after| now.plus(after)),
-                assurance: policy.ask.assurance,
-                cool_down_ms: millis(policy.ask.cool_down),
-                again: again.map(|(again, key)| AgainTerms {
-                    for_ms: millis(again.length),
-                    times: again.times,
-                    max_score: again.max_score,
-                    key,
-                    vary: again.vary.iter().map(ToString::to_string).collect(),
-                }),
-            },
-            stated_reason: super::stated(call.stated_reason.as_deref()),
-            stated_prompt: super::stated(call.stated_prompt.as_deref()),
-            targets: case.judged.observation.targets.clone(),
-            asked_at: now,
-        }))
-    }
-
-    /// When further people are asked: after their time, or at once where nobody before them is on duty and they are.
-    fn stages(&self, first: &[String], later: impl Iterator<Item = (Duration, Vec<String>)>, now: Timestamp) -> Vec<Escalation> {
-        let on_duty = |names: &[String]| names.iter().any(|name| self.people.is_on_duty(name, now));
-        let later: Vec<(Duration, Vec<String>)> = later.filter(|(_, names)| !names.is_empty()).collect();
-        let mut early = !on_duty(first) && later.iter().any(|(_, names)| on_duty(names));
-        let mut stages = Vec::with_capacity(later.len());
-        for (after, approvers) in later {
-            let from = if early { now } else { now.plus(after) };
-            early = early && !on_duty(&approvers);
-            stages.push(Escalation { approvers, from });
-        }
-        stages
-    }
-
-    /// The approval that an allowance makes of a request, where one covers it.
-    async fn by_allowance(&self, request: &Request) -> Result<Option<(Approval, Allowance)>, RouteError> {
-        let Some(terms) = &request.terms.again else { return Ok(None) };
-        let now = self.clock.now();
-        let Some(allowance) = self.store.allowance(terms.key, now).await? else { return Ok(None) };
-        if !allowance.covers(request.assessment.score, now) {
-            return Ok(None);
-        }
-        let Ok(capacity) = self.capacity(request, &allowance.approver, Allowance::CHANNEL).await else { return Ok(None) };
-        let review = Review {
-            approver: allowance.approver.clone(),
-            verdict: ReviewVerdict::Approve,
-            reason: None,
-            shown: request.digest,
-            channel: Allowance::CHANNEL.into(),
-            assurance: allowance.assurance(),
-            level: request.terms.assurance,
-            capacity,
-            again: None,
-            at: now,
-        };
-        match Approval::open(request.clone()) {
-            Approval::Pending(stage) => Ok(stage.review(review, now).ok().map(|approved| (approved, allowance))),
-            _ => Ok(None),
-        }
     }
 
     /// The approval after a look at the clock; if it expired just now, that is recorded.

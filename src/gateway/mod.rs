@@ -3,6 +3,7 @@
 //! [`Gateway::call`] reads like the list in the documentation: judge, decide, record, and then let through, ask and
 //! hold, or refuse. Whatever fails on the way, the call does not run.
 
+mod ask;
 mod definitions;
 mod hold;
 mod post;

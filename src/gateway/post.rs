@@ -55,11 +55,6 @@ impl PostDesk for Gateway {
         Ok(self.store.click_done(id, self.clock.now()).await?)
     }
 
-    async fn before(&self, approval: &Approval) -> Result<Option<Approval>, DeskError> {
-        let request = approval.request();
-        Ok(self.store.last_completed(&request.binding.server, &request.tool, &request.caller.name, &request.id).await?)
-    }
-
     async fn credential_end(&self, approval: &Approval) -> Result<Option<String>, DeskError> {
         let leases = self.store.leases_of(&approval.request().id).await?;
         if leases.iter().any(|lease| matches!(lease.state, LeaseState::Intended | LeaseState::Minted)) {

@@ -166,6 +166,11 @@ impl ReviewDesk for Gateway {
         Err(StoreError::Conflict.into())
     }
 
+    async fn before(&self, approval: &Approval) -> Result<Option<Approval>, DeskError> {
+        let request = approval.request();
+        Ok(self.store.last_completed(&request.binding.server, &request.tool, &request.caller.name, &request.id).await?)
+    }
+
     async fn allowances(&self) -> Result<Vec<Allowance>, DeskError> {
         Ok(self.store.allowances(self.clock.now()).await?)
     }

@@ -185,3 +185,73 @@ async fn signing_out_ends_the_session() {
     assert_eq!(anna.post("/inbox/logout", &[("csrf", &csrf)]).await.0, 401);
     assert_eq!(anna.get("/inbox").await.0, 401);
 }
+
+/// The inbox asks for a one-time code where the policy does, lets the same call be allowed again, and stops that.
+#[tokio::test]
+async fn codes_and_allowances_work_in_the_inbox() {
+    const CODE: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
+    let policy = "server = \"ledger\"\ntool = \"transfer\"\ndefault = \"approve\"\neffect = \"pay\"\n[approval]\ntwo-from = 86\nassurance = \"totp\"\n\
+                  again = { for = \"10m\", times = 3, max-score = 84 }\n[credential]\nscope = \"transfer:{/account}\"\n";
+    let world = World::with(Settings {
+        approvers: format!("[approver.anna]\ntotp = {{ command = [\"printf\", \"{CODE}\"] }}\n[approver.bert]\n[approver.olga]\n"),
+        policies: vec![("transfer.toml", policy.into())],
+        ..Settings::default()
+    })
+    .await;
+    let transfer = |amount: u32| json!({"account": "acc-1", "to": "acme-ltd", "amount": amount, "currency": "EUR"});
+    let anna = Browser::sign_in(&world, "anna").await;
+    let client = Client::new(&world.mcp());
+    let call = tokio::spawn({
+        let (client, arguments) = (client.clone(), transfer(1));
+        async move { client.call("transfer", arguments).await }
+    });
+    let id = world.one_waiting().await["id"].as_str().unwrap().to_owned();
+    let path = format!("/inbox/{id}");
+    let (_, page) = anna.get(&path).await;
+    assert!(page.contains("One-time code") && page.contains("Up to 3 times"), "{page}");
+    let (csrf, digest) = (field(&page, "csrf"), field(&page, "digest"));
+    let form = |code: &str, again: &str| {
+        [("csrf", csrf.clone()), ("digest", digest.clone()), ("verdict", "approve".into()), ("code", code.to_owned()), ("again", again.to_owned())]
+    };
+    let totp = totp_rs::Builder::new().with_secret(totp_rs::Secret::try_from_base32(CODE).unwrap()).build().unwrap();
+    let code = totp.generate_current().to_string();
+    for (code, again, part) in
+        [("", "0", "one-time code as well"), ("000000", "0", "wrong or was used"), (code.as_str(), "4", "may not be allowed again")]
+    {
+        let form = form(code, again);
+        let form: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let (status, page) = anna.post(&path, &form).await;
+        assert!(status == 409 && page.contains(part), "{status} {page}");
+    }
+    // The code was used up by the try that asked for too much: the next one is taken a step later at most.
+    let next = (0..40).find_map(|n| {
+        std::thread::sleep(Duration::from_secs(u64::from(n > 0)));
+        let now = totp.generate_current().to_string();
+        let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 30;
+        let ahead = totp.generate(ahead).to_string();
+        [now, ahead].into_iter().find(|other| *other != code)
+    });
+    let form = form(&next.unwrap(), "3");
+    let form: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let (status, page) = anna.post(&path, &form).await;
+    assert_eq!(status, 200, "{page}");
+    assert!(!call.await.unwrap().is_error());
+    let again = client.call("transfer", transfer(1)).await;
+    assert!(!again.is_error(), "{}", again.text);
+    let bert = Browser::sign_in(&world, "bert").await;
+    let olga = Browser::sign_in(&world, "olga").await;
+    let (_, page) = bert.get("/inbox").await;
+    let allowance = Regex::new("/inbox/allowances/([0-9a-f]{32})").unwrap().captures(&page).unwrap()[1].to_owned();
+    assert!(page.contains("2 more times"), "{page}");
+    let stop = format!("/inbox/allowances/{allowance}");
+    assert_eq!(anna.post(&stop, &[("csrf", "guess")]).await.0, 401);
+    let (_, page) = olga.get("/inbox").await;
+    assert_eq!(olga.post(&stop, &[("csrf", &field(&page, "csrf"))]).await.0, 409, "she decides no such calls");
+    let (_, page) = bert.get("/inbox").await;
+    let (status, page) = bert.post(&stop, &[("csrf", &field(&page, "csrf"))]).await;
+    assert!(status == 200 && !page.contains("Allowed again"), "{page}");
+    let again = tokio::spawn(async move { client.call("transfer", transfer(1)).await });
+    world.deny(&world.one_waiting().await);
+    assert!(again.await.unwrap().is_error());
+    world.check().await;
+}

@@ -140,6 +140,12 @@ pub trait ReviewDesk: Send + Sync {
     /// If the store does not answer.
     async fn sign_out(&self, cookie: &str) -> Result<(), DeskError>;
 
+    /// The last call of the same tool by the same caller that was approved and ran.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    async fn before(&self, approval: &Approval) -> Result<Option<Approval>, DeskError>;
+
     /// What approvers allowed again, with uses left.
     ///
     /// # Errors
@@ -221,12 +227,6 @@ pub trait PostDesk: ReviewDesk {
     /// # Errors
     /// If the store does not answer.
     async fn click_done(&self, id: &str) -> Result<(), DeskError>;
-
-    /// The last call of the same tool by the same caller that was approved and ran.
-    ///
-    /// # Errors
-    /// If the store does not answer.
-    async fn before(&self, approval: &Approval) -> Result<Option<Approval>, DeskError>;
 
     /// What became of the credential that an approval's call got, in words; nothing if it got none, and `None` while
     /// it lives.

@@ -144,7 +144,8 @@ async fn one(State(pages): State<Pages>, Path(id): Path<String>, headers: Header
     let approval = pages.desk.approval(&id).await?.ok_or(DeskError::Unknown)?;
     let (_, settled) = pages.desk.approvals().await?;
     let refusal = pages.refusal(&person, &approval).await;
-    Ok(page(StatusCode::OK, view::one(&person, &approval, &settled, refusal.as_deref(), pages.desk.now())))
+    let before = pages.desk.before(&approval).await?;
+    Ok(page(StatusCode::OK, view::one(&person, &approval, before.as_ref(), &settled, refusal.as_deref(), pages.desk.now())))
 }
 
 #[derive(Deserialize)]

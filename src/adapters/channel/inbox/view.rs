@@ -4,7 +4,7 @@
 use maud::{DOCTYPE, Markup, html};
 
 use crate::adapters::channel::Person;
-use crate::adapters::channel::shown::{object, outcome, pretty, pretty_text};
+use crate::adapters::channel::shown::{differences, object, outcome, pretty, pretty_text};
 use crate::domain::approval::{AgainTerms, Allowance, Approval, Capacity, Request, ReviewVerdict};
 use crate::domain::clock::{Timestamp, spoken};
 use crate::domain::policy::Assurance;
@@ -140,7 +140,14 @@ fn ticking(end: Timestamp, now: Timestamp) -> Markup {
 }
 
 /// One call, whole.
-pub(super) fn one(person: &Person, approval: &Approval, settled: &[Approval], refusal: Option<&str>, now: Timestamp) -> Markup {
+pub(super) fn one(
+    person: &Person,
+    approval: &Approval,
+    before: Option<&Approval>,
+    settled: &[Approval],
+    refusal: Option<&str>,
+    now: Timestamp,
+) -> Markup {
     let request = approval.request();
     let earlier: Vec<&Approval> = settled
         .iter()
@@ -163,6 +170,14 @@ pub(super) fn one(person: &Person, approval: &Approval, settled: &[Approval], re
         @if request.extras != "{}" {
             h3 { "Beside its arguments, the call carries" }
             pre.value { (pretty_text(&request.extras)) }
+        }
+        @if let Some(before) = before {
+            h3 { "Since the last approved call of this tool by this caller" }
+            ul.findings {
+                @let lines = differences(before.request(), request);
+                @if lines.is_empty() { li { "no argument differs" } }
+                @for line in lines { li { (line) } }
+            }
         }
         h2 { "Why it is risky" }
         (findings(request))
@@ -189,7 +204,7 @@ pub(super) fn one(person: &Person, approval: &Approval, settled: &[Approval], re
 
 fn again_hint(again: &AgainTerms) -> String {
     let vary = if again.vary.is_empty() { "only with the same arguments".to_owned() } else { format!("only {} may differ", again.vary.join(", ")) };
-    format!("{vary}, up to score {}; stop it with `countersign approvals allowances`", again.max_score)
+    format!("{vary}, up to score {}; you can stop it in the inbox", again.max_score)
 }
 
 fn facts(request: &Request, approval: &Approval, now: Timestamp) -> Markup {
