@@ -193,6 +193,30 @@ async fn over_signed_http() {
     approve_and_see(&office).await;
 }
 
+/// Over signed HTTP as well, a click that was kept is judged after a crash; a little later, for another gateway could be
+/// looking at it.
+#[tokio::test]
+async fn a_signed_click_of_before_a_crash_is_judged_after_it() {
+    let (slack, held) = FakeSlack::start().await;
+    let way = format!("signing-secret = {{ command = [\"printf\", \"{SECRET}\"] }}\n");
+    let mut office = Office::around(slack, held, &way, |s| s.hold = "budget = \"1s\"".into()).await;
+    *office.slack.way.lock().unwrap() = Way::Signed(format!("{}/slack/interactions", office.world.address));
+    drop(office.refund(8000).await);
+    let card = office.slack.card("U0ANNA").await;
+    office.slack.fail("users.info", &[Fault::Late(Duration::from_secs(5))]);
+    office.slack.click("U0ANNA", &card, "approve").await;
+    office.world.kill();
+    office.world.start();
+    assert!(!office.world.kinds().await.iter().any(|kind| kind == "reviewed"));
+    let until = Instant::now() + Duration::from_secs(40);
+    while !office.world.kinds().await.iter().any(|kind| kind == "reviewed") {
+        assert!(Instant::now() < until, "{}", office.world.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(office.refund(8000).await.unwrap().said().contains("80.00 EUR"));
+    office.check().await;
+}
+
 /// A9, A10: forged, old, future and repeated requests.
 #[tokio::test]
 async fn a_request_that_slack_did_not_sign_just_now_is_refused() {

@@ -23,8 +23,8 @@ pub enum HoursError {
     /// Not of this form.
     #[error("`{0}` is not of the form `Mon-Fri 09:00-17:30 Europe/Berlin`")]
     Form(String),
-    /// The system does not know the time zone.
-    #[error("the time zone `{0}` is not known here: write it as in `Europe/Berlin`, and have the system's time zones installed")]
+    /// No such time zone.
+    #[error("the time zone `{0}` is not known: write it as in `Europe/Berlin`")]
     Zone(String),
 }
 

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::card::{Buttons, Drawn, Message, TYPED_FROM, line};
 use super::modal::{self, Notice, Private};
 use super::payload::{Action, Payload, View};
-use super::{KIND, Shared};
+use super::{Delivery, KIND, Shared};
 use crate::adapters::channel::people::SlackId;
 use crate::adapters::channel::{DeskError, PostDesk, Verdict};
 use crate::domain::approval::{Again, Approval, Posted, ReviewVerdict};
@@ -24,6 +25,8 @@ use crate::domain::text::{shortened, visible};
 
 /// How long a trigger is good for a modal.
 const TRIGGER: Duration = Duration::from_secs(3);
+/// After so long nobody is looking at a click any more that is still kept.
+const FORGOTTEN: Duration = Duration::from_secs(20);
 /// How long the way to a modal may take to find out whether somebody may decide: after that it opens, and it is found
 /// out when they do.
 const GLANCE: Duration = Duration::from_millis(800);
@@ -107,15 +110,28 @@ impl Clicks {
         }
     }
 
-    /// Looks at what was kept and not looked at before the program ended.
-    pub(super) async fn catch_up(&self) {
-        let kept = match self.desk.clicks().await {
-            Ok(kept) => kept,
-            Err(error) => return tracing::error!(%error, "clicks from before could not be read"),
+    /// Looks at what was kept and nobody looked at, until stopped. Where clicks come over sockets, everything that is kept
+    /// at the start is from before it; else another gateway may be looking right now, and has some time for it.
+    pub(super) async fn catch_up(&self, stop: &CancellationToken) {
+        let mut age = match self.shared.settings.clicks {
+            Delivery::Sockets { .. } => Duration::ZERO,
+            Delivery::Signed { .. } => FORGOTTEN,
         };
-        for (id, body, at) in kept {
-            if let Ok(payload) = serde_json::from_slice(&body) {
-                self.work(Work { id, payload, at }).await;
+        loop {
+            match self.desk.clicks().await {
+                Ok(kept) => {
+                    let now = self.shared.clock.now();
+                    for (id, body, at) in kept.into_iter().filter(|(_, _, at)| now.since(*at) >= age) {
+                        if let Ok(payload) = serde_json::from_slice(&body) {
+                            self.work(Work { id, payload, at }).await;
+                        }
+                    }
+                    age = FORGOTTEN;
+                }
+                Err(error) => tracing::error!(%error, "clicks that were kept could not be read"),
+            }
+            if tokio::time::timeout(Duration::from_secs(5), stop.cancelled()).await.is_ok() {
+                return;
             }
         }
     }

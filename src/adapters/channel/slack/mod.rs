@@ -240,8 +240,8 @@ impl Channel for Slack {
                 socket::run(&shared, token, usize::from(*count), *refresh, &clicks, &desk, &stop).await;
             }
         };
-        // What people did before a crash, and nobody looked at, beside what they do now.
-        tokio::join!(clicks.catch_up(), sockets, poster::run(&shared, desk.as_ref(), &stop));
+        // What people did and nobody looked at, beside what they do now.
+        tokio::join!(clicks.catch_up(&stop), sockets, poster::run(&shared, desk.as_ref(), &stop));
         shared.health.leads.store(false, Ordering::SeqCst);
     }
 
