@@ -33,8 +33,10 @@ const GREETING: Duration = Duration::from_secs(10);
 const PING: Duration = Duration::from_secs(10);
 /// How long it may say nothing.
 const SILENCE: Duration = Duration::from_secs(30);
-/// How long a replaced socket is still read.
+/// How long a socket that is to be replaced is still read.
 const DRAIN: Duration = Duration::from_secs(15);
+/// How long it is read once the next is there.
+const LAST: Duration = Duration::from_secs(2);
 /// A socket that lived so long was good: the next is opened at once.
 const GOOD: Duration = Duration::from_secs(30);
 /// Longest wait between attempts.
@@ -77,6 +79,18 @@ struct Info {
     app_id: Option<String>,
 }
 
+/// A socket that Slack greeted.
+struct Open {
+    socket: Socket,
+    /// Slack may count it.
+    ours: Counted,
+    /// A click on a card posted now may come by it.
+    live: Option<Live>,
+    /// What is still to be confirmed on it, whoever reads it meanwhile.
+    confirm: mpsc::Sender<String>,
+    confirmed: mpsc::Receiver<String>,
+}
+
 /// Why a socket ended.
 enum End {
     /// It broke, or was never there.
@@ -84,7 +98,7 @@ enum End {
     /// It will not be otherwise: Socket Mode is off, or the token is of no use.
     Fatal(String),
     /// It is to be replaced, and may still say something.
-    Replace(Box<Socket>, Counted),
+    Replace(Box<Open>),
     /// The program ends.
     Stopped,
 }
@@ -147,7 +161,7 @@ impl Slot<'_> {
                     tracing::warn!("a Slack socket ended, and is opened again: {why}")
                 }
                 End::Broken(why) => tracing::debug!("a Slack socket ended, and is opened again: {why}"),
-                End::Replace(socket, ours) => old = Some(self.drain(*socket, ours)),
+                End::Replace(open) => old = Some(drain(self.shared, self.clicks, *open, self.stop.clone())),
             }
             // The first replacement comes at once; Slack that sends every socket away is not besieged.
             if failures > 1 {
@@ -177,12 +191,13 @@ impl Slot<'_> {
         if let Some(app) = app.filter(|app| *app != self.shared.settings.app_id) {
             return End::Fatal(format!("the app token belongs to the app {app}, and `app-id` says {}", self.shared.settings.app_id));
         }
-        let _live = Live::new(self.shared);
+        let (confirm, confirmed) = mpsc::channel(256);
+        let open = Open { socket, ours, live: Some(Live::new(self.shared)), confirm, confirmed };
         self.shared.metrics.last_hello.set(self.shared.clock.now().seconds() as f64);
         drop(old);
         let refresh = self.look_around(hello.num_connections).await;
         self.shared.wake.notify_one();
-        self.read(socket, refresh, ours).await
+        self.read(open, refresh).await
     }
 
     /// Compares how many connections the app has with how many are ours; answers when this socket is to be replaced.
@@ -229,19 +244,18 @@ impl Slot<'_> {
     }
 
     /// Reads until the socket ends, is to be replaced, or says nothing any more.
-    async fn read(&self, mut socket: Socket, refresh: Duration, ours: Counted) -> End {
-        let (confirm, mut confirmed) = mpsc::channel::<String>(256);
+    async fn read(&self, mut open: Open, refresh: Duration) -> End {
         let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
         let refresh = tokio::time::sleep(refresh);
         tokio::pin!(refresh);
-        let mut heard = self.shared.clock.now();
+        let mut last = self.shared.clock.now();
         loop {
             tokio::select! {
-                message = socket.next() => {
-                    heard = self.shared.clock.now();
+                message = open.socket.next() => {
+                    last = self.shared.clock.now();
                     match message {
-                        Some(Ok(Message::Text(text))) => match self.heard(text.as_str(), &confirm) {
-                            Some(Ended::Replace) => return End::Replace(Box::new(socket), ours),
+                        Some(Ok(Message::Text(text))) => match heard(self.shared, self.clicks, text.as_str(), &open.confirm) {
+                            Some(Ended::Replace) => return End::Replace(Box::new(open)),
                             Some(Ended::Fatal(why)) => return End::Fatal(why),
                             None => {}
                         },
@@ -250,116 +264,102 @@ impl Slot<'_> {
                         Some(Err(error)) => return End::Broken(error.to_string()),
                     }
                 }
-                Some(text) = confirmed.recv() => {
-                    if socket.send(Message::text(text)).await.is_err() {
+                Some(text) = open.confirmed.recv() => {
+                    if open.socket.send(Message::text(text)).await.is_err() {
                         return End::Broken("a confirmation could not be sent".into());
                     }
                 }
                 _ = ping.tick() => {
-                    if self.shared.clock.now().since(heard) > SILENCE {
+                    if self.shared.clock.now().since(last) > SILENCE {
                         return End::Broken(format!("nothing came for {} s", SILENCE.as_secs()));
                     }
-                    if socket.send(Message::Ping(Bytes::new())).await.is_err() {
+                    if open.socket.send(Message::Ping(Bytes::new())).await.is_err() {
                         return End::Broken("it does not take anything any more".into());
                     }
                 }
-                () = &mut refresh => return End::Replace(Box::new(socket), ours),
+                () = &mut refresh => return End::Replace(Box::new(open)),
                 () = self.stop.cancelled() => {
-                    drop(tokio::time::timeout(Duration::from_secs(1), socket.close(None)).await);
+                    drop(tokio::time::timeout(Duration::from_secs(1), open.socket.close(None)).await);
                     return End::Stopped;
                 }
             }
         }
     }
+}
 
-    /// Takes one message. What there is to do is done beside the socket.
-    fn heard(&self, text: &str, confirm: &mpsc::Sender<String>) -> Option<Ended> {
-        let Ok(envelope) = serde_json::from_str::<Envelope>(text) else {
-            tracing::warn!("Slack said something that is not understood");
-            return None;
-        };
-        match (envelope.kind.as_str(), envelope.envelope_id, envelope.payload) {
-            ("disconnect", ..) => match envelope.reason.as_deref() {
-                Some("link_disabled") => return Some(Ended::Fatal("Socket Mode is switched off for this app".into())),
-                _ => return Some(Ended::Replace),
-            },
-            ("hello", ..) => {}
-            (kind, Some(id), Some(payload)) => {
-                let (clicks, confirm, answers) = (self.clicks.clone(), confirm.clone(), envelope.accepts_response_payload);
-                let interactive = kind == "interactive";
-                self.shared.tasks.spawn(async move {
-                    let taken = match interactive {
-                        true => clicks.take(&format!("envelope {id}"), payload.get()).await,
-                        false => Ok(super::clicks::Taken { answer: None, work: None }),
-                    };
-                    let taken = match taken {
-                        Ok(taken) => taken,
-                        // Not confirmed: the person sees that it failed.
-                        Err(error) => return tracing::error!(%error, "a click could not be kept, and so does not count"),
-                    };
-                    let mut reply = json!({"envelope_id": id});
-                    if let (true, Some(answer), Some(reply)) = (answers, taken.answer, reply.as_object_mut()) {
-                        reply.insert("payload".into(), answer);
-                    }
-                    // A socket that is gone cannot be told; Slack may then send it again, which changes nothing.
-                    drop(confirm.send(reply.to_string()).await);
-                    drop(confirm);
-                    if let Some(work) = taken.work {
-                        clicks.work(work).await;
-                    }
-                });
-            }
-            _ => {}
-        }
-        None
-    }
-
-    /// Goes on reading a socket that is being replaced: what Slack still sends there counts.
-    fn drain(&self, socket: Socket, ours: Counted) -> Draining {
-        let (shared, clicks, desk, stop) = (self.shared.clone(), self.clicks.clone(), self.desk.clone(), self.stop.clone());
-        let replaced = CancellationToken::new();
-        let token = replaced.clone();
-        self.shared.tasks.spawn(async move {
-            let Ok(web) = Web::new(&shared.settings.api, "-", shared.metrics.clone()) else { return };
-            let slot =
-                Slot { shared: &shared, web: &web, clicks: &clicks, desk: &desk, refresh: DRAIN, suspects: AtomicBool::new(false), stop: &stop };
-            let mut live = Some(Live::new(&shared));
-            let mut socket = socket;
-            let until = tokio::time::sleep(DRAIN);
-            tokio::pin!(until);
-            let mut replaced = false;
-            loop {
-                let (confirm, mut confirmed) = mpsc::channel::<String>(256);
-                tokio::select! {
-                    message = socket.next() => match message {
-                        Some(Ok(Message::Text(text))) => {
-                            slot.heard(text.as_str(), &confirm);
-                            drop(confirm);
-                            // Confirmed on the socket that it came by.
-                            while let Some(text) = confirmed.recv().await {
-                                if socket.send(Message::text(text)).await.is_err() {
-                                    return;
-                                }
-                            }
-                        }
-                        Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                        Some(Ok(_)) => {}
-                    },
-                    () = token.cancelled(), if !replaced => {
-                        replaced = true;
-                        live = None;
-                        until.as_mut().reset(tokio::time::Instant::now() + Duration::from_secs(2));
-                    }
-                    () = &mut until => break,
-                    () = stop.cancelled() => break,
+/// Takes one message. What there is to do is done beside the socket.
+fn heard(shared: &Shared, clicks: &Clicks, text: &str, confirm: &mpsc::Sender<String>) -> Option<Ended> {
+    let Ok(envelope) = serde_json::from_str::<Envelope>(text) else {
+        tracing::warn!("Slack said something that is not understood");
+        return None;
+    };
+    match (envelope.kind.as_str(), envelope.envelope_id, envelope.payload) {
+        ("disconnect", ..) => match envelope.reason.as_deref() {
+            Some("link_disabled") => return Some(Ended::Fatal("Socket Mode is switched off for this app".into())),
+            _ => return Some(Ended::Replace),
+        },
+        ("hello", ..) => {}
+        (kind, Some(id), Some(payload)) => {
+            let (clicks, confirm, answers) = (clicks.clone(), confirm.clone(), envelope.accepts_response_payload);
+            let interactive = kind == "interactive";
+            shared.tasks.spawn(async move {
+                let taken = match interactive {
+                    true => clicks.take(&format!("envelope {id}"), payload.get()).await,
+                    false => Ok(super::clicks::Taken { answer: None, work: None }),
+                };
+                let taken = match taken {
+                    Ok(taken) => taken,
+                    // Not confirmed: the person sees that it failed.
+                    Err(error) => return tracing::error!(%error, "a click could not be kept, and so does not count"),
+                };
+                let mut reply = json!({"envelope_id": id});
+                if let (true, Some(answer), Some(reply)) = (answers, taken.answer, reply.as_object_mut()) {
+                    reply.insert("payload".into(), answer);
                 }
-            }
-            drop(live);
-            drop(tokio::time::timeout(Duration::from_secs(2), socket.close(None)).await);
-            drop(ours);
-        });
-        Draining(replaced)
+                // A socket that is gone cannot be told; Slack may then send it again, which changes nothing.
+                drop(confirm.send(reply.to_string()).await);
+                drop(confirm);
+                if let Some(work) = taken.work {
+                    clicks.work(work).await;
+                }
+            });
+        }
+        _ => {}
     }
+    None
+}
+
+/// Goes on reading a socket that is being replaced: what Slack still sends there counts, and is confirmed there.
+fn drain(shared: &Arc<Shared>, clicks: &Clicks, mut open: Open, stop: CancellationToken) -> Draining {
+    let replaced = CancellationToken::new();
+    let (shared, clicks, token) = (shared.clone(), clicks.clone(), replaced.clone());
+    shared.clone().tasks.spawn(async move {
+        let until = tokio::time::sleep(DRAIN);
+        tokio::pin!(until);
+        loop {
+            tokio::select! {
+                message = open.socket.next() => match message {
+                    Some(Ok(Message::Text(text))) => drop(heard(&shared, &clicks, text.as_str(), &open.confirm)),
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    Some(Ok(_)) => {}
+                },
+                Some(text) = open.confirmed.recv() => {
+                    if open.socket.send(Message::text(text)).await.is_err() {
+                        return;
+                    }
+                }
+                () = token.cancelled(), if open.live.is_some() => {
+                    open.live = None;
+                    until.as_mut().reset(tokio::time::Instant::now() + LAST);
+                }
+                () = &mut until => break,
+                () = stop.cancelled() => break,
+            }
+        }
+        drop(tokio::time::timeout(LAST, open.socket.close(None)).await);
+        drop(open.ours);
+    });
+    Draining(replaced)
 }
 
 /// Why the reading of a socket ends.
