@@ -1132,6 +1132,26 @@ async fn a_policy_may_ask_for_a_one_time_code() {
     office.check().await;
 }
 
+/// An argument that carries a secret is in no message, for Slack keeps them; it is in the review, which it does not keep.
+#[tokio::test]
+async fn a_secret_in_an_argument_is_not_posted() {
+    const KEY: &str = "AKIAABCDEFGHIJKLMNOP";
+    let office = Office::new().await;
+    let call =
+        office.call("transfer", json!({"account": "acc-1", "to": "acme-ltd", "amount": 10, "currency": "EUR", "comment": format!("use {KEY}")}));
+    let card = office.slack.card("U0ANNA").await;
+    assert!(card.shown().contains("looks like a secret") && !card.buttons().contains(&"approve".to_owned()), "{}", card.shown());
+    let (_, drawn) = office.slack.click_for_view("U0ANNA", &card, "review").await;
+    assert!(drawn.to_string().contains(KEY), "the approver sees all of it");
+    office.world.deny(&office.world.one_waiting().await);
+    assert!(call.await.unwrap().is_error());
+    office.slack.card_becomes(&card, "Denied").await;
+    for payload in office.slack.payloads().iter().filter(|payload| payload["type"] == "message") {
+        assert!(!payload.to_string().contains("AKIA"), "{payload}");
+    }
+    office.check().await;
+}
+
 /// The secrets of Slack's link are nowhere to be read.
 #[tokio::test]
 async fn tokens_are_nowhere() {

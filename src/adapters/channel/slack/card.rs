@@ -80,8 +80,7 @@ impl Drawn<'_> {
             }
             blocks
         };
-        let whole = head(true);
-        let blocks = if size(&whole) <= MESSAGE { whole } else { head(false) };
+        let blocks = fitting(request, head);
         let assessment = &request.assessment;
         let text = match allowed {
             Buttons::Decide(_) => format!("A call waits for your approval: risk {} of 100, {}", assessment.score, band(assessment.band)),
@@ -120,8 +119,7 @@ impl Drawn<'_> {
             blocks.extend(self.body(false, fits));
             blocks
         };
-        let whole = draw(true);
-        let blocks = if size(&whole) <= MESSAGE { whole } else { draw(false) };
+        let blocks = fitting(request, draw);
         Message { text: format!("{word}. Nothing to decide here any more."), blocks }
     }
 
@@ -133,13 +131,17 @@ impl Drawn<'_> {
         let length = text_of_all.chars().count();
         blocks.push(match fits {
             true => rich(vec![frame(&format!("{} on {}\n{text_of_all}", visible(&request.tool), request.binding.server))]),
+            false if carries_secret(request) => rich(vec![section(vec![
+                bold("An argument carries what looks like a secret. "),
+                text("None of them is posted, for messages are kept. Review shows all of them."),
+            ])]),
             false => rich(vec![section(vec![
                 bold(&format!("The arguments do not fit here: {length} characters. ")),
                 text("Nothing of them is shown, so that nothing is shown in part. Review shows all of them."),
             ])]),
         });
         if asking {
-            blocks.push(rich(vec![section(vec![bold("Why it is risky")]), list(findings(request, FINDINGS))]));
+            blocks.push(rich(vec![section(vec![bold("Why it is risky")]), list(findings(request, FINDINGS, !carries_secret(request)))]));
             blocks.extend(self.changed());
             if let Some(reason) = &request.stated_reason {
                 let said = section(vec![bold("What the agent says, unverified")]);
@@ -223,8 +225,8 @@ impl Drawn<'_> {
 
     /// The difference to the last call that was approved.
     fn changed(&self) -> Option<Value> {
-        let before = self.before?;
         let request = self.approval.request();
+        let before = self.before.filter(|before| !carries_secret(request) && !carries_secret(before.request()))?;
         let lines = differences(before.request(), request);
         let title = vec![bold("Since the last approved call of this tool by this caller, "), time(before.request().asked_at)];
         let mut items: Vec<Value> = lines.iter().take(DIFFERENCES).map(|line| section(vec![text(&cut(line, 240))])).collect();
@@ -238,8 +240,19 @@ impl Drawn<'_> {
     }
 }
 
-/// The reasons for the score, the weightiest first.
-pub(super) fn findings(request: &Request, most: usize) -> Vec<Value> {
+/// Whether an argument carries what looks like a secret: then none is posted, for Slack keeps messages, and finds them.
+fn carries_secret(request: &Request) -> bool {
+    request.assessment.findings.iter().any(|finding| finding.signal == "secret")
+}
+
+/// The card with the arguments where they may be posted and fit, else without.
+fn fitting(request: &Request, draw: impl Fn(bool) -> Vec<Value>) -> Vec<Value> {
+    let whole = if carries_secret(request) { None } else { Some(draw(true)) };
+    whole.filter(|blocks| size(blocks) <= MESSAGE).unwrap_or_else(|| draw(false))
+}
+
+/// The reasons for the score, the weightiest first; with what was seen, or without.
+pub(super) fn findings(request: &Request, most: usize, evidence: bool) -> Vec<Value> {
     let mut items: Vec<Value> = request.demands.iter().map(|demand| section(vec![bold("rule "), text(&cut(&visible(demand), 240))])).collect();
     let mut findings: Vec<_> = request.assessment.findings.iter().collect();
     findings.sort_by_key(|f| std::cmp::Reverse(f.floor.as_ref().map_or(i64::from(f.points), |floor| 1000 + i64::from(floor.score))));
@@ -251,7 +264,7 @@ pub(super) fn findings(request: &Request, most: usize) -> Vec<Value> {
         };
         let mut runs = vec![bold(&points), text(&cut(&visible(&finding.reason), 240))];
         if let Some(pointer) = &finding.pointer {
-            let evidence = finding.evidence.as_ref().map(|e| format!(" = {}", visible(e))).unwrap_or_default();
+            let evidence = finding.evidence.as_ref().filter(|_| evidence).map(|e| format!(" = {}", visible(e))).unwrap_or_default();
             runs.push(text(&cut(&format!(" — {}{evidence}", visible(pointer)), 240)));
         }
         items.push(section(runs));

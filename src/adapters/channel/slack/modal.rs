@@ -51,7 +51,7 @@ pub(super) fn review(drawn: &Drawn<'_>, private: &Private, inbox: &str, notice: 
     if page == 0 {
         blocks.push(rich(vec![section(vec![bold(&super::kit::cut(&visible(&request.title), 600))])]));
         blocks.push(rich(vec![drawn.facts(true)]));
-        blocks.push(rich(vec![section(vec![bold("Why it is risky")]), list(findings(request, 40))]));
+        blocks.push(rich(vec![section(vec![bold("Why it is risky")]), list(findings(request, 40, true))]));
     }
     if fits {
         let label = match count {
