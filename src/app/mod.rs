@@ -48,6 +48,8 @@ pub struct App {
     pub gateway: Arc<Gateway>,
     /// Slack, where it is configured.
     pub slack: Option<Arc<Slack>>,
+    /// What a gateway needs and a look at the queue does not: a secret that could not be had.
+    incomplete: Option<AppError>,
     config: Config,
     source: Source,
     fingerprint: Fingerprint,
@@ -163,8 +165,17 @@ impl App {
         }
         let tasks = TaskTracker::new();
         let metrics = Metrics::default();
-        let people = Arc::new(People::new(config.people.clone(), channels::codes(&config)?));
-        let slack = channels::slack(&config, &address, &people, &clock, &metrics, &tasks)?.map(Arc::new);
+        let mut incomplete = None;
+        let codes = channels::codes(&config).unwrap_or_else(|error| {
+            incomplete = Some(error);
+            Default::default()
+        });
+        let people = Arc::new(People::new(config.people.clone(), codes));
+        let slack = channels::slack(&config, &address, &people, &clock, &metrics, &tasks).unwrap_or_else(|error| {
+            incomplete.get_or_insert(error);
+            None
+        });
+        let slack = slack.map(Arc::new);
         let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
         channels.extend(slack.clone().map(|slack| slack as Arc<dyn Channel>));
         channels.push(Arc::new(Inbox { address }));
@@ -181,6 +192,7 @@ impl App {
         Ok(Self {
             gateway: Arc::new(gateway),
             slack,
+            incomplete,
             config,
             source,
             fingerprint,
@@ -204,11 +216,21 @@ impl App {
         });
     }
 
+    /// Whether everything is there that a gateway needs. Without it nothing is let through: groups have no members, codes
+    /// are wrong, and nobody is asked in Slack.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn complete(&mut self) -> Result<(), AppError> {
+        self.incomplete.take().map_or(Ok(()), Err)
+    }
+
     /// Joins the gateways that share the store, settles what dead ones left, and starts the sweep.
     ///
     /// # Errors
     /// If the store or the locks cannot be used.
     pub async fn join(&mut self) -> Result<(), AppError> {
+        self.complete()?;
         let instances = Arc::new(Instances::register(&self.config.store, &self.gateway.settings.instance)?);
         self.note(EventKind::Started, json!({
             "version": env!("CARGO_PKG_VERSION"), "policies": self.gateway.policies().digest, "mode": format!("{:?}", self.config.enforcement).to_lowercase(),

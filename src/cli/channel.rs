@@ -39,7 +39,8 @@ pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Fail
         return Err(Failure::said(format!("`{unknown}` is not an approver")).hint(format!("approvers: {}", config.approvers.join(", "))));
     }
     let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
-    let app = App::build(config, address).await?;
+    let mut app = App::build(config, address).await?;
+    app.complete()?;
     let wrong = match &app.slack {
         Some(slack) => report(&slack.examine(app.gateway.clone(), post_to.as_deref()).await),
         None => 0,

@@ -22,7 +22,8 @@ pub(super) async fn run(config: Config, _arguments: Arguments) -> Result<(), Fai
     all.push(checked("upstreams", Ok(if upstreams.is_empty() { "none: good for `wrap` alone".to_owned() } else { upstreams })));
     let (store, directory) = (config.store.clone(), config.policies.clone());
     let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
-    let app = App::build(config, address).await?;
+    let mut app = App::build(config, address).await?;
+    app.complete()?;
     all.push(checked("store", private(&store)));
     let policies = app.policies();
     let counts = by_server(&policies).iter().map(|(server, count)| format!("{server} {count}")).collect::<Vec<_>>().join(", ");

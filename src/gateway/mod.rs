@@ -249,6 +249,8 @@ enum RouteError {
     Header(String),
     #[error(transparent)]
     Scope(#[from] crate::domain::policy::TemplateError),
+    #[error("the scope of its credential would carry what looks like a secret")]
+    SecretScope,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -285,7 +287,7 @@ impl Gateway {
                 tracing::error!(%error, server = %attempt.server.name, tool, "a call was refused because it could not be judged or recorded");
                 match error {
                     RouteError::Header(name) => Refusal::Header { name },
-                    RouteError::Scope(error) => Refusal::Failed { why: error.to_string(), approval: None },
+                    error @ (RouteError::Scope(_) | RouteError::SecretScope) => Refusal::Failed { why: error.to_string(), approval: None },
                     _ => Refusal::Failed { why: "the gateway could not record the call".to_owned(), approval: None },
                 }
             }
@@ -342,6 +344,10 @@ impl Gateway {
         };
         let judged = policy.judge(call, &attempt.caller, &known.known(), &History { seen });
         let scope = policy.credential.as_ref().map(|c| c.scope.scope(&call.arguments)).transpose()?;
+        // A scope stands in the record, on cards and in the token: a secret in an argument must not come into it.
+        if scope.as_deref().is_some_and(carries_secret) {
+            return Err(RouteError::SecretScope);
+        }
         let binding = Binding {
             server: server.name.clone(),
             upstream: server.identity.clone(),

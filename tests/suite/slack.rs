@@ -1132,6 +1132,12 @@ async fn a_policy_may_ask_for_a_one_time_code() {
     office.check().await;
 }
 
+/// The approval that a card names.
+fn card_id(card: &Posted) -> String {
+    let shown = card.shown();
+    shown.split("Approval ").last().unwrap().split(' ').next().unwrap().to_owned()
+}
+
 /// An argument that carries a secret is in no message, for Slack keeps them; it is in the review, which it does not keep.
 #[tokio::test]
 async fn a_secret_in_an_argument_is_not_posted() {
@@ -1146,6 +1152,12 @@ async fn a_secret_in_an_argument_is_not_posted() {
     office.world.deny(&office.world.one_waiting().await);
     assert!(call.await.unwrap().is_error());
     office.slack.card_becomes(&card, "Denied").await;
+    // Nor does it come into a credential's scope, and from there onto a card and into the record.
+    let scoped = office.call("transfer", json!({"account": KEY, "to": "acme-ltd", "amount": 10, "currency": "EUR"})).await.unwrap();
+    assert!(scoped.is_error() && scoped.said().contains("would carry what looks like a secret"), "{}", scoped.text);
+    assert_eq!(office.world.received_of("transfer").await, 0);
+    let (_, records) = office.world.run(&["audit", "show", "--json", card_id(&card).as_str()]);
+    assert!(!records.contains(KEY), "{records}");
     for payload in office.slack.payloads().iter().filter(|payload| payload["type"] == "message") {
         assert!(!payload.to_string().contains("AKIA"), "{payload}");
     }

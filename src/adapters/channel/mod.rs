@@ -299,7 +299,7 @@ pub enum DeskError {
     #[error(transparent)]
     Standing(#[from] StandingError),
     /// The one-time code is wrong or was used.
-    #[error("the one-time code is wrong or was used before: wait for the next one")]
+    #[error("the one-time code is wrong or was used before: wait for the next one, and after five wrong ones for five minutes")]
     Code,
     /// The store did not take it: nothing is decided.
     #[error("nothing was decided: {0}")]

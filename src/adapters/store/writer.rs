@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteQueryResult};
 use sqlx::{Connection, Executor, QueryBuilder, Row};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
@@ -292,10 +292,7 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
             .bind(next.version)
             .execute(connection)
             .await;
-            if done.as_ref().is_ok_and(|d| d.rows_affected() == 0) {
-                return Err(StoreError::Conflict);
-            }
-            done
+            return changed_one(done);
         }
         Effect::KeepAnswer(id, bytes) => {
             sqlx::query("UPDATE approvals SET answer = ? WHERE id = ?").bind(bytes.as_slice()).bind(id.as_str()).execute(connection).await
@@ -347,10 +344,7 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
                 .bind(id.as_str())
                 .execute(connection)
                 .await;
-            if done.as_ref().is_ok_and(|d| d.rows_affected() == 0) {
-                return Err(StoreError::Conflict);
-            }
-            done
+            return changed_one(done);
         }
         Effect::Allow(allowance) => {
             sqlx::query("INSERT INTO allowances (id, key, uses, expires_at, body) VALUES (?,?,?,?,?)")
@@ -368,20 +362,19 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
                 .bind(at)
                 .execute(connection)
                 .await;
-            if done.as_ref().is_ok_and(|d| d.rows_affected() == 0) {
-                return Err(StoreError::Conflict);
-            }
-            done
+            return changed_one(done);
         }
         Effect::EndAllowance(id) => {
             let done = sqlx::query("UPDATE allowances SET uses = 0 WHERE id = ? AND uses > 0").bind(id.as_str()).execute(connection).await;
-            if done.as_ref().is_ok_and(|d| d.rows_affected() == 0) {
-                return Err(StoreError::Conflict);
-            }
-            done
+            return changed_one(done);
         }
     };
     done.map(drop).map_err(unavailable)
+}
+
+/// A compare-and-swap that found nothing lost against somebody else.
+fn changed_one(done: Result<SqliteQueryResult, sqlx::Error>) -> Result<(), StoreError> {
+    if done.map_err(unavailable)?.rows_affected() == 0 { Err(StoreError::Conflict) } else { Ok(()) }
 }
 
 /// Has every channel that posts messages look at the approval, in the same transaction as its change.

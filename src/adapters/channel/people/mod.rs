@@ -24,6 +24,11 @@ use crate::domain::clock::Timestamp;
 
 /// How long what was looked up about groups is believed.
 pub const FRESH: Duration = Duration::from_secs(60);
+/// How many wrong one-time codes a person may give in [`WRONG_WITHIN`]: a code has six digits, and whoever may guess for
+/// long enough guesses right (RFC 4226 §7.3).
+const WRONG: u32 = 5;
+/// See [`WRONG`]; so long no code of theirs counts either.
+const WRONG_WITHIN: Duration = Duration::from_secs(300);
 /// How long a program or address may take to say who is on call.
 const ON_CALL: Duration = Duration::from_secs(5);
 /// Most bytes that it may say.
@@ -36,6 +41,8 @@ pub struct People {
     codes: BTreeMap<String, Code>,
     directory: OnceLock<Arc<dyn Directory>>,
     looked_up: Mutex<HashMap<String, (Timestamp, Vec<String>)>>,
+    /// Wrong one-time codes of each person: since when, and how many.
+    wrong: Mutex<HashMap<String, (Timestamp, u32)>>,
 }
 
 /// One `[approver]`.
@@ -314,14 +321,18 @@ impl People {
         text.lines().map(str::trim).filter_map(name).collect()
     }
 
-    /// The time step of a right one-time code of `approver`.
+    /// The time step of a right one-time code of `approver`; nothing as well for a while after too many wrong ones.
     pub fn code_step(&self, approver: &str, code: &str, now: Timestamp) -> Option<i64> {
-        self.codes.get(approver).and_then(|secret| secret.step(code, now))
-    }
-
-    /// Whether the approver can give one-time codes.
-    pub fn has_code(&self, approver: &str) -> bool {
-        self.codes.contains_key(approver)
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        wrong.retain(|_, (since, _)| now.since(*since) < WRONG_WITHIN);
+        if wrong.get(approver).is_some_and(|(_, count)| *count >= WRONG) {
+            return None;
+        }
+        let step = self.codes.get(approver)?.step(code, now);
+        if step.is_none() {
+            wrong.entry(approver.to_owned()).or_insert((now, 0)).1 += 1;
+        }
+        step
     }
 }
 
@@ -427,6 +438,22 @@ mod tests {
                 "{refused:?}"
             );
         }
+    }
+
+    #[test]
+    fn codes_cannot_be_guessed() {
+        // RFC 6238, appendix B: the code at 59 s.
+        let secret = Code::new("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ").unwrap();
+        let people = People::new(BTreeMap::new(), BTreeMap::from([("anna".into(), secret)]));
+        let at = |code: &str, ms: i64| people.code_step("anna", code, Timestamp(ms));
+        assert_eq!(at("287082", 59_000), Some(1));
+        for _ in 0..WRONG {
+            assert_eq!(at("000000", 59_000), None);
+        }
+        assert_eq!(at("287082", 59_000), None, "right, and too late");
+        let rested = People { wrong: Mutex::new(HashMap::from([("anna".into(), (Timestamp(59_000 - 300_000), WRONG))])), ..people };
+        assert_eq!(rested.code_step("anna", "287082", Timestamp(59_000)), Some(1));
+        assert_eq!(rested.code_step("bert", "287082", Timestamp(59_000)), None);
     }
 
     #[test]

@@ -33,16 +33,6 @@ struct Me {
     is_enterprise_install: bool,
 }
 
-#[derive(Deserialize)]
-struct Opened {
-    channel: Id,
-}
-
-#[derive(Deserialize)]
-struct Id {
-    id: String,
-}
-
 impl Slack {
     /// Tries everything that approving in Slack needs. Posts to `post_to` only where one is named.
     pub async fn examine(&self, desk: Arc<dyn PostDesk>, post_to: Option<&str>) -> Vec<Checked> {
@@ -114,8 +104,7 @@ impl Slack {
         let shared = &self.shared;
         let account = shared.people.person(name).and_then(|p| p.slack.as_ref()).ok_or_else(|| format!("`{name}` has no `slack` id"))?;
         let hint = |what: &str, scope: &str, error: &dyn std::fmt::Display| format!("{what}: {error}. Has the app the scope {scope}?");
-        let opened: Result<Opened, _> = shared.web.post("conversations.open", &json!({"users": account.id})).await;
-        let place = opened.map_err(|e| hint("no conversation", "im:write", &e))?.channel.id;
+        let place = shared.web.conversation_with(&account.id).await.map_err(|e| hint("no conversation", "im:write", &e))?;
         let message = line("Countersign can reach you here. There is nothing to decide.");
         let body =
             json!({"channel": place, "text": "Countersign can reach you", "blocks": message.blocks, "unfurl_links": false, "unfurl_media": false});

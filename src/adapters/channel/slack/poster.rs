@@ -49,16 +49,6 @@ struct Sent {
 }
 
 #[derive(Deserialize)]
-struct Opened {
-    channel: Id,
-}
-
-#[derive(Deserialize)]
-struct Id {
-    id: String,
-}
-
-#[derive(Deserialize)]
 struct Room {
     channel: RoomInfo,
 }
@@ -247,8 +237,7 @@ impl Poster<'_> {
         let name = recipient.strip_prefix(TOLD).unwrap_or(recipient);
         let slack = self.shared.people.person(name).and_then(|p| p.slack.as_ref());
         let slack = slack.ok_or_else(|| PostError::People(format!("`{name}` has no Slack id")))?;
-        let opened: Opened = self.shared.web.post("conversations.open", &json!({"users": slack.id})).await?;
-        Ok(opened.channel.id)
+        Ok(self.shared.web.conversation_with(&slack.id).await?)
     }
 
     async fn post(

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use hyper_util::client::legacy::connect::HttpConnector;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use slack_morphism::errors::SlackClientError;
 use slack_morphism::hyper_tokio::SlackClientHyperConnector;
 use slack_morphism::{SlackApiToken, SlackClient};
@@ -91,6 +92,20 @@ impl Web {
         let session = self.client.open_session(&self.token);
         let call = tokio::time::timeout(LIMIT, session.http_session_api.http_post(method, body, None)).await;
         self.counted(method, call)
+    }
+
+    /// The direct conversation with a user.
+    pub(super) async fn conversation_with(&self, user: &str) -> Result<String, WebError> {
+        #[derive(Deserialize)]
+        struct Opened {
+            channel: Id,
+        }
+        #[derive(Deserialize)]
+        struct Id {
+            id: String,
+        }
+        let opened: Opened = self.post("conversations.open", &json!({"users": user})).await?;
+        Ok(opened.channel.id)
     }
 
     /// A call with parameters.
