@@ -120,15 +120,10 @@ impl Gateway {
                     return Ok(Ok(found));
                 }
             }
-            if self.store.pending_of(&attempt.caller.name).await? >= self.settings.pending_per_caller {
-                let why = format!("{} calls of this caller wait for people already", self.settings.pending_per_caller);
-                return Ok(Err(Refusal::Failed { why, approval: None }));
-            }
             let request = match self.request(attempt, case, quorum)? {
                 Ok(request) => request,
                 Err(refusal) => {
-                    let data = self.described(attempt, case, json!({"because": "nobody may approve it"}));
-                    self.record(EventKind::Denied, Some(case.key), Some(random_hex::<16>()?), data).await?;
+                    self.record_refused(attempt, case, "nobody may approve it").await?;
                     return Ok(Err(refusal));
                 }
             };
@@ -141,6 +136,11 @@ impl Gateway {
                     Err(StoreError::Conflict) => continue,
                     Err(error) => return Err(error.into()),
                 }
+            }
+            if self.store.pending_of(&attempt.caller.name).await? >= self.settings.pending_per_caller {
+                let why = format!("{} calls of this caller wait for people already", self.settings.pending_per_caller);
+                self.record_refused(attempt, case, &why).await?;
+                return Ok(Err(Refusal::Failed { why, approval: None }));
             }
             let (id, approval) = (request.id.clone(), Approval::open(request));
             let request = approval.request();
@@ -164,6 +164,13 @@ impl Gateway {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// Records a call that is refused although the policy would have people asked.
+    async fn record_refused(&self, attempt: &Attempt, case: &Case, because: &str) -> Result<(), RouteError> {
+        let data = self.described(attempt, case, json!({"because": because}));
+        self.record(EventKind::Denied, Some(case.key), Some(random_hex::<16>()?), data).await?;
+        Ok(())
     }
 
     /// The approval after a look at the clock; if it expired just now, that is recorded.

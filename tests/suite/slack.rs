@@ -1064,6 +1064,7 @@ async fn cards_do_not_pile_up() {
     }
     let reply = office.refund(9000).await.unwrap();
     assert!(reply.is_error() && reply.said().contains("5 calls of this caller wait"), "{}", reply.text);
+    assert_eq!(office.world.kinds().await.iter().filter(|kind| *kind == "denied").count(), 1, "it is in the record");
     let more = office.slack.wait_for("counts", |m| m.channel == dm("U0ANNA") && m.shown().contains("3 more calls wait")).await;
     let cards = || office.slack.inbox_of("U0ANNA").into_iter().filter(|m| !m.buttons().is_empty()).collect::<Vec<_>>();
     assert_eq!(cards().len(), 2);
