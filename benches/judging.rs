@@ -56,6 +56,7 @@ fn thousand() -> PolicySet {
         known_approvers: people,
         groups: vec![],
         known_issuers: vec!["built-in".into()],
+        judged_only: false,
     };
     PolicySet::compile(&(0..1000).map(source).collect::<Vec<_>>(), &defaults).unwrap()
 }

@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod exec_child;
 mod policy;
+mod score;
 mod serve;
 mod watch;
 mod wrap;
@@ -54,6 +55,8 @@ enum Verb {
     ExecChild(exec_child::Arguments),
     /// Check, try and explain policies
     Policy(policy::Arguments),
+    /// Judge calls: JSON lines in, assessments out
+    Score(score::Arguments),
     /// Serve configured upstreams over HTTP
     Serve(serve::Arguments),
     /// Serve one MCP server over stdio, with approvals
@@ -133,7 +136,7 @@ pub fn run() -> ExitCode {
     if let Verb::ExecChild(child) = &arguments.verb {
         return exec_child::run(child);
     }
-    let quiet = matches!(arguments.verb, Verb::Demo(_) | Verb::Approvals(_) | Verb::Audit(_) | Verb::Policy(_) | Verb::Channel(_) | Verb::Doctor(_));
+    let quiet = matches!(arguments.verb, Verb::Demo(_) | Verb::Approvals(_) | Verb::Audit(_) | Verb::Policy(_) | Verb::Score(_) | Verb::Channel(_) | Verb::Doctor(_));
     let level = match (arguments.verbose, quiet) {
         (true, _) => LevelFilter::DEBUG,
         (false, true) => LevelFilter::ERROR,
@@ -157,6 +160,7 @@ pub fn run() -> ExitCode {
             Verb::Doctor(verb) => doctor::run(config_or_default(arguments.config)?, verb).await,
             Verb::Demo(verb) => demo::run(verb).await,
             Verb::Policy(verb) => policy::run(config_or_default(arguments.config)?, verb).await,
+            Verb::Score(verb) => score::run(config_or_default(arguments.config)?, &verb),
             Verb::Serve(verb) => serve::run(arguments.config, verb).await,
             Verb::Wrap(verb) => wrap::run(arguments.config, verb).await,
             Verb::ExecChild(_) => Ok(()),

@@ -37,6 +37,15 @@ impl ToolDefinition {
         })
     }
 
+    /// A tool of which only the name and the annotations are known.
+    pub fn annotated(name: &str, annotations: &Value) -> Self {
+        let hint = |name: &str| match annotations.as_object()?.get(name)? {
+            Value::Bool(hint) => Some(*hint),
+            _ => None,
+        };
+        Self { name: name.into(), digest: Digest::ZERO, input: Object::default(), read_only: hint("readOnlyHint"), destructive: hint("destructiveHint") }
+    }
+
     /// The declared properties of its arguments.
     pub fn properties(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.input.get("properties").and_then(Value::as_object).into_iter().flat_map(Object::iter)
@@ -50,6 +59,8 @@ pub enum Known<'a> {
     Offered(&'a ToolDefinition, Digest),
     /// No server was asked: a case of a policy, or an explanation.
     NotAsked,
+    /// No server was asked; only its annotations are known.
+    Annotated(&'a ToolDefinition),
     /// The server's list was read and does not have the tool.
     NotOffered,
     /// The server's list could not be read.

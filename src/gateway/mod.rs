@@ -342,7 +342,7 @@ impl Gateway {
             [] => Default::default(),
             targets => self.store.seen(&server.name, &attempt.caller.name, targets).await?,
         };
-        let judged = policy.judge(call, &attempt.caller, &known.known(), &History { seen });
+        let judged = policy.judge(call, &attempt.caller, &known.known(), &History { seen, ..History::default() });
         let scope = policy.credential.as_ref().map(|c| c.scope.scope(&call.arguments)).transpose()?;
         // A scope stands in the record, on cards and in the token: a secret in an argument must not come into it.
         if scope.as_deref().is_some_and(carries_secret) {

@@ -26,6 +26,7 @@ fn every_case_of_every_shipped_policy_holds() {
         known_approvers: people,
         groups: vec![],
         known_issuers: vec!["built-in".into()],
+        judged_only: false,
     };
     let set = PolicySet::compile(&sources, &defaults).unwrap();
     let mut cases = 0;

@@ -176,6 +176,7 @@ impl Config {
                 known_approvers: known,
                 groups,
                 known_issuers: file.credential.keys().cloned().collect(),
+                judged_only: false,
             },
             enforcement: match file.policy.mode {
                 Some(file::ModeFile::Shadow) => Enforcement::Shadow,
@@ -222,6 +223,7 @@ impl Config {
                 known_approvers: vec![owner.clone()],
                 groups: Vec::new(),
                 known_issuers: Vec::new(),
+                judged_only: false,
             },
             enforcement: Enforcement::Enforce,
             hold: Hold { budget: Duration::from_secs(50), with_progress: Duration::from_secs(210), every: Duration::from_secs(10), per_caller: 100 },

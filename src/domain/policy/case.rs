@@ -60,7 +60,7 @@ impl Case {
             kind: "recipient".into(),
             value: name.chars().filter(|c| !c.is_whitespace()).flat_map(char::to_lowercase).collect(),
         };
-        let history = History { seen: self.known.iter().map(target).collect::<BTreeSet<_>>() };
+        let history = History { seen: self.known.iter().map(target).collect::<BTreeSet<_>>(), ..History::default() };
         let judged = policy.judge(&call, &caller, &Known::NotAsked, &history);
         let got = decide(policy, &judged);
         let mut faults = Vec::new();

@@ -12,7 +12,7 @@ use super::rule::{Rule, RuleError};
 use super::{Again, Ask, Assurance, Case, CredentialTerms, Delivery, Mode, Policy, PolicySet, Show, TemplateError};
 use crate::domain::digest::{Digest, Fields};
 use crate::domain::json::{Limits, Value, read};
-use crate::domain::risk::{AmountRole, Bands, CountRole, FlagRole, PathRole, Profile, RecipientRole, Role, RoleKind, UrlRole};
+use crate::domain::risk::{AmountRole, Bands, CountRole, EnvironmentRole, FlagRole, PathRole, Profile, RecipientRole, Role, RoleKind, UrlRole};
 use crate::domain::text::nearest;
 
 /// One policy file: where it is and what it says.
@@ -64,6 +64,21 @@ pub struct Defaults {
     pub groups: Vec<String>,
     /// All names of issuers that exist.
     pub known_issuers: Vec<String>,
+    /// Whether nothing is ever asked or minted, so that names need not exist.
+    pub judged_only: bool,
+}
+
+impl Defaults {
+    /// For verbs that only judge: names of approvers and issuers are taken as they are, and one stands for as many as are
+    /// wanted.
+    #[must_use]
+    pub fn only_to_judge(mut self) -> Self {
+        self.judged_only = true;
+        if self.approvers.is_empty() {
+            self.approvers.push("nobody".into());
+        }
+        self
+    }
 }
 
 impl PolicySet {
@@ -151,6 +166,7 @@ fn fallback(defaults: &Defaults) -> Policy {
         mode: mode(defaults.mode),
         profile: Profile::default(),
         effects: Vec::new(),
+        results: None,
         rules: Vec::new(),
         ask: Ask {
             bands: Bands { two_from: if one { u8::MAX } else { 85 }, ..Bands::default() },
@@ -213,6 +229,7 @@ fn compile(
         mode,
         profile,
         effects: effects.iter().map(glob).collect::<Result<_, _>>()?,
+        results: file.results.or(shared.and_then(|s| s.results)),
         rules,
         ask: ask(file, shared, &base.ask, defaults).map_err(fail)?,
         credential: credential(file, shared, defaults).map_err(fail)?,
@@ -230,6 +247,8 @@ fn role(file: &ArgumentFile) -> Result<Role, String> {
         ("within", file.within.is_some()),
         ("hosts", file.hosts.is_some()),
         ("safe", file.safe.is_some()),
+        ("dialect", file.dialect.is_some()),
+        ("dangerous", file.dangerous.is_some()),
     ];
     let fits: &[&str] = match file.role {
         RoleKind::Amount => &["limit", "currency", "per"],
@@ -237,8 +256,10 @@ fn role(file: &ArgumentFile) -> Result<Role, String> {
         RoleKind::Flag => &["safe"],
         RoleKind::Path => &["within"],
         RoleKind::Recipient => &["known"],
-        RoleKind::Text => &[],
-        RoleKind::Url => &["hosts"],
+        RoleKind::Code | RoleKind::Selector | RoleKind::Shell | RoleKind::Text => &[],
+        RoleKind::Environment => &["dangerous"],
+        RoleKind::Sql => &["dialect"],
+        RoleKind::Host | RoleKind::Url => &["hosts"],
     };
     if let Some((name, _)) = given.iter().find(|(name, given)| *given && !fits.contains(name)) {
         return Err(format!("`{name}` does not belong to role `{}`", format!("{:?}", file.role).to_lowercase()));
@@ -259,6 +280,12 @@ fn role(file: &ArgumentFile) -> Result<Role, String> {
                 Some(KnownFile::List(list)) => list.clone(),
             },
         }),
+        RoleKind::Code => Role::Code,
+        RoleKind::Environment => Role::Environment(EnvironmentRole { dangerous: file.dangerous.clone().unwrap_or_default() }),
+        RoleKind::Host => Role::Host(UrlRole { hosts: file.hosts.clone().unwrap_or_default() }),
+        RoleKind::Selector => Role::Selector,
+        RoleKind::Shell => Role::Shell,
+        RoleKind::Sql => Role::Sql(file.dialect.unwrap_or_default()),
         RoleKind::Text => Role::Text,
         RoleKind::Url => Role::Url(UrlRole { hosts: file.hosts.clone().unwrap_or_default() }),
     })
@@ -273,7 +300,7 @@ fn ask(file: &PolicyFile, shared: Option<&PolicyFile>, base: &Ask, defaults: &De
     let later = own.escalate.as_ref().or(shared.and_then(|s| s.escalate.as_ref())).cloned().unwrap_or_default();
     let notify = own.notify.as_ref().or(shared.and_then(|s| s.notify.as_ref())).cloned().unwrap_or_default();
     for name in approvers.iter().chain(later.iter().flat_map(|e| &e.to)).chain(&notify) {
-        if !defaults.known_approvers.contains(name) {
+        if !defaults.known_approvers.contains(name) && !defaults.judged_only {
             let meant = nearest(name, defaults.known_approvers.iter().map(String::as_str));
             let hint = meant.map(|m| format!("; was `{m}` meant?")).unwrap_or_default();
             return Err(format!("approver `{name}` is not in `countersign.toml`: add `[approver.{name}]`{hint}"));
@@ -305,7 +332,7 @@ fn ask(file: &PolicyFile, shared: Option<&PolicyFile>, base: &Ask, defaults: &De
     // A group stands for several; nobody knows here how many.
     let several =
         approvers.len() + later.iter().map(|e| e.to.len()).sum::<usize>() >= 2 || approvers.iter().any(|name| defaults.groups.contains(name));
-    if two_from <= 100 && !several {
+    if two_from <= 100 && !several && !defaults.judged_only {
         return Err(format!(
             "from score {two_from} two people must approve, but only `{}` is named: name a second, or write `two-from = \"never\"`",
             approvers.join("")
@@ -362,7 +389,7 @@ fn credential(file: &PolicyFile, shared: Option<&PolicyFile>, defaults: &Default
     };
     let pick = |get: fn(&CredentialFile) -> Option<String>| own.and_then(get).or_else(|| shared.and_then(get));
     let issuer = pick(|c| c.issuer.clone()).ok_or("`[credential]` needs an `issuer`, here or in `server.toml`")?;
-    if !defaults.known_issuers.contains(&issuer) {
+    if !defaults.known_issuers.contains(&issuer) && !defaults.judged_only {
         let hint = nearest(&issuer, defaults.known_issuers.iter().map(String::as_str)).map(|m| format!("; was `{m}` meant?"));
         return Err(format!("issuer `{issuer}` is not in `countersign.toml`: add `[credential.{issuer}]`{}", hint.unwrap_or_default()));
     }
@@ -427,6 +454,7 @@ mod tests {
             known_approvers: vec!["anna".into(), "bert".into()],
             known_issuers: vec!["built-in".into()],
             groups: vec![],
+            judged_only: false,
         }
     }
 

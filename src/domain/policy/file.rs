@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::Assurance;
 use crate::domain::clock::Length;
 use crate::domain::json::{Pattern, Pointer};
-use crate::domain::risk::{Effect, RoleKind};
+use crate::domain::risk::{Dialect, Effect, RoleKind, Trust};
 
 /// One policy file. `server.toml` uses the same shape without `tool`, `arguments`, `rule` and `case`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -24,6 +24,9 @@ pub struct PolicyFile {
     pub effect: Option<Effect>,
     /// Whether what it does can be undone.
     pub reversible: Option<bool>,
+    /// What its results are: `trusted`, `untrusted` (outsiders write them), `private` (not for outsiders), `mixed` (both,
+    /// the default). What is copied out of results that outsiders write raises the score of later calls.
+    pub results: Option<Trust>,
     /// Effects by tool-name glob; only in `server.toml`.
     #[serde(default)]
     pub effects: BTreeMap<String, Effect>,
@@ -81,6 +84,10 @@ pub struct ArgumentFile {
     pub hosts: Option<Vec<String>>,
     /// flag: values that do not raise the score.
     pub safe: Option<Vec<toml::Value>>,
+    /// sql: whose SQL it is; read in several ways if not given.
+    pub dialect: Option<Dialect>,
+    /// environment: values that are dangerous.
+    pub dangerous: Option<Vec<String>>,
 }
 
 /// What an amount's limit is for.

@@ -48,6 +48,8 @@ pub struct Policy {
     pub profile: Profile,
     /// Effects by tool-name glob, from `server.toml`; used where the profile has none.
     effects: Vec<(GlobMatcher, Effect)>,
+    /// What its results are; mixed where no file says.
+    results: Option<risk::Trust>,
     /// The operator's own conditions.
     pub rules: Vec<Rule>,
     /// Who is asked, and from which score.
@@ -203,6 +205,11 @@ impl Policy {
         let findings = self.masked(observation.findings.clone());
         let assessment = risk::score::assess(findings, &self.ask.bands, verdict.ceiling.as_ref());
         Judged { observation, assessment, demands: verdict.demands }
+    }
+
+    /// What the results of a tool are.
+    pub fn trust(&self, _tool: &str) -> risk::Trust {
+        self.results.unwrap_or(risk::Trust::Mixed)
     }
 
     /// The targets whose history matters for `call`.

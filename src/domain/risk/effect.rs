@@ -49,11 +49,12 @@ impl Effect {
         }
     }
 
-    /// Weight in per mille when it is only a guess: every change must reach the band in which a person is asked.
+    /// Weight in per mille when it is only a guess: what destroys, pays, sends, runs or grants must reach the band in which
+    /// a person is asked, and so must what changes something that is there; making something new is said loudly.
     fn guessed_weight(self) -> u16 {
         match self {
             Self::Read => 50,
-            Self::Create => 600,
+            Self::Create => 450,
             Self::Update => 620,
             Self::Unknown => 640,
             Self::Send => 660,
@@ -78,8 +79,12 @@ impl Effect {
 }
 
 /// The effect in force, with its finding.
-pub(super) fn observe(call: &ToolCall, profile: &Profile, definition: Option<&ToolDefinition>, seen: &mut Sight<'_>) -> Effect {
+pub(super) fn observe(call: &ToolCall, profile: &Profile, definition: Option<&ToolDefinition>, interprets: bool, seen: &mut Sight<'_>) -> Effect {
     if let Some(effect) = profile.effect {
+        if interprets && effect == Effect::Execute {
+            seen.find(Finding::new("effect", Group::Effect, 50, "the tool runs what it is given, which is judged by itself"));
+            return effect;
+        }
         seen.find(Finding::new("effect", Group::Effect, effect.given_weight(), format!("the tool's effect is {}", effect.name())));
         if profile.reversible == Some(false) && effect != Effect::Read {
             seen.find(Finding::new("reversible", Group::Magnitude, 150, "it cannot be undone"));
@@ -101,6 +106,10 @@ pub(super) fn observe(call: &ToolCall, profile: &Profile, definition: Option<&To
         if definition.read_only == Some(false) && effect == Effect::Read {
             (effect, why) = (Effect::Update, "its server says that it is not read-only".into());
         }
+    }
+    if interprets && effect <= Effect::Execute {
+        seen.find(Finding::new("effect", Group::Effect, 50, "the tool runs what it is given, which is judged by itself"));
+        return Effect::Execute;
     }
     seen.find(Finding::new("effect", Group::Effect, effect.guessed_weight(), why));
     effect
@@ -124,7 +133,7 @@ fn from_name(tool: &str) -> Option<Effect> {
 }
 
 /// Lower-case words of a name: split at anything but letters and digits, and where a capital follows a small letter.
-fn words(name: &str) -> Vec<String> {
+pub(super) fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut small_before = false;
     for c in name.chars() {

@@ -9,6 +9,8 @@ use crate::domain::text::{shortened, visible};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Group {
+    /// How the caller behaves: rate, repetition.
+    Behaviour,
     /// What is inside the arguments: secrets, code, statements.
     Content,
     /// What the tool does.
@@ -17,6 +19,8 @@ pub enum Group {
     Integrity,
     /// How much: amounts, counts, flags.
     Magnitude,
+    /// Where the arguments come from: earlier results.
+    Provenance,
     /// The operator's own rule of that number; rules add up.
     Rule(u16),
     /// Whom or what it reaches.

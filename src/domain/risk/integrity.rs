@@ -16,7 +16,7 @@ pub(super) fn observe(call: &ToolCall, known: &Known<'_>, seen: &mut Sight<'_>) 
             }
             schema(call, definition, seen);
         }
-        Known::NotAsked => {}
+        Known::NotAsked | Known::Annotated(_) => {}
         Known::NotOffered => seen.find(plain(500, "the server does not offer a tool of this name")),
         Known::Unread => seen.find(plain(150, "the server's list of tools could not be read")),
     }

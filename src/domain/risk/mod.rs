@@ -6,16 +6,25 @@
 //! score: every finding only adds.
 
 mod amount;
+mod code;
 mod count;
+mod danger;
 mod effect;
+mod environment;
 mod finding;
 mod flag;
 mod integrity;
 mod path;
+mod personal;
 mod recipient;
 mod role;
 pub mod score;
 mod secret;
+mod selector;
+mod shell;
+mod sql;
+mod trail;
+mod unicode;
 mod url;
 
 use std::collections::BTreeSet;
@@ -25,13 +34,18 @@ use serde::{Deserialize, Serialize};
 pub use effect::Effect;
 pub use finding::{Evidence, Finding, Group};
 pub(crate) use role::decimal as role_decimal;
-pub use role::{AmountRole, CountRole, FlagRole, PathRole, RecipientRole, Role, RoleKind, UrlRole};
+pub use role::{AmountRole, CountRole, EnvironmentRole, FlagRole, PathRole, RecipientRole, Role, RoleKind, UrlRole};
 pub use score::{Assessment, Band, Bands};
 pub use secret::carries_secret;
+pub use sql::Dialect;
+pub use trail::{Signs, Trail, Trust};
 
 use super::call::ToolCall;
 use super::json::{Object, Pattern, Pointer, Value};
 use super::tool::{Known, ToolDefinition};
+
+/// Which way of judging made a score: it changes whenever the same call could get another.
+pub const SCORER: &str = "2";
 
 /// What is known of a tool beforehand: its effect, and what its arguments are.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +72,8 @@ pub struct Target {
 pub struct History {
     /// The targets among those asked for that were seen in an approved or harmlessly completed call.
     pub seen: BTreeSet<Target>,
+    /// What the caller's trail says about this call.
+    pub signs: Signs,
 }
 
 /// What was found in one call.
@@ -90,22 +106,25 @@ pub fn lookups(call: &ToolCall, profile: &Profile) -> Vec<Target> {
 pub fn observe(call: &ToolCall, profile: &Profile, known: &Known<'_>, history: &History) -> Observation {
     let mut seen = Sight { findings: Vec::new(), facts: role::empty_facts(), history };
     let definition = match known {
-        Known::Offered(definition, _) => Some(*definition),
+        Known::Offered(definition, _) | Known::Annotated(definition) => Some(*definition),
         _ => None,
     };
-    let effect = effect::observe(call, profile, definition, &mut seen);
+    let guessed = guesses(call, profile, definition);
+    let given = profile.roles.iter().filter(|(pattern, role)| role.interprets() && !pattern.find(&call.arguments).is_empty());
+    let interprets = given.count() > 0 || guessed.iter().any(|(pattern, role)| role.interprets() && declared(pattern, known));
+    let effect = effect::observe(call, profile, definition, interprets, &mut seen);
+    if profile.roles.iter().any(|(_, role)| role.interprets()) && !interprets {
+        seen.find(Finding::uninspectable("effect", Group::Content, "what the tool is to run is not where the policy says"));
+    }
     integrity::observe(call, known, &mut seen);
-    for (pattern, role) in &profile.roles {
+    for (pattern, role) in profile.roles.iter().chain(&guessed) {
         for (pointer, value) in pattern.find(&call.arguments) {
             role.observe(&pointer, value, call, &mut seen);
         }
     }
-    for (pattern, role) in guesses(call, profile, definition) {
-        for (pointer, value) in pattern.find(&call.arguments) {
-            role.observe(&pointer, value, call, &mut seen);
-        }
-    }
-    secret::observe(&Pointer::root(), &call.arguments, &mut seen);
+    strings(&Pointer::root(), &call.arguments, &mut seen);
+    let reaches_out = profile.roles.iter().chain(&guessed).any(|(pattern, role)| matches!(role, Role::Url(_) | Role::Host(_)) && !pattern.find(&call.arguments).is_empty());
+    trail::observe(&history.signs, effect, reaches_out, &mut seen);
     let Sight { findings, mut facts, .. } = seen;
     facts.insert("effect", Value::from(effect.name()));
     Observation { effect, findings, facts, targets: lookups(call, profile) }
@@ -119,11 +138,44 @@ fn guesses(call: &ToolCall, profile: &Profile, definition: Option<&ToolDefinitio
     if !profile.roles.is_empty() || (profile.effect.is_some() && definition.is_none()) {
         return Vec::new();
     }
-    let guess = |name: &str| {
+    let guess = |name: &str, value: &Value| {
         let escaped = name.replace('~', "~0").replace('/', "~1");
-        Some((format!("/{escaped}").parse().ok()?, Role::guess(name)?))
+        Some((format!("/{escaped}").parse().ok()?, Role::guess(name, value)?))
     };
-    arguments.iter().filter(|(name, _)| !named(name)).filter_map(|(name, _)| guess(name)).collect()
+    arguments.iter().filter(|(name, _)| !named(name)).filter_map(|(name, value)| guess(name, value)).collect()
+}
+
+/// Whether the tool declares the argument of a guessed role: an argument that it does not know says nothing of what it
+/// runs, and must not stand in for it.
+fn declared(pattern: &Pattern, known: &Known<'_>) -> bool {
+    let name = pattern.to_string();
+    match known {
+        Known::Offered(definition, _) => definition.properties().any(|(property, _)| name.strip_prefix('/') == Some(property)),
+        Known::NotAsked | Known::Annotated(_) => true,
+        Known::NotOffered | Known::Unread => false,
+    }
+}
+
+/// Looks into every string, wherever it stands.
+fn strings(pointer: &Pointer, value: &Value, seen: &mut Sight<'_>) {
+    match value {
+        Value::String(text) => {
+            secret::look(pointer, text, seen);
+            personal::look(pointer, text, seen);
+            unicode::look(pointer, text, seen);
+        }
+        Value::Array(items) => {
+            for (n, item) in items.iter().enumerate() {
+                strings(&pointer.join(&n.to_string()), item, seen);
+            }
+        }
+        Value::Object(object) => {
+            for (name, member) in object.iter() {
+                strings(&pointer.join(name), member, seen);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// What a role writes down while it looks.

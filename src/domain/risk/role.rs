@@ -3,7 +3,8 @@
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer};
 
-use super::{Sight, amount, count, flag, path, recipient, url};
+use super::sql::{self, Dialect};
+use super::{Sight, amount, code, count, environment, flag, path, recipient, selector, shell, url};
 use crate::domain::call::ToolCall;
 use crate::domain::json::{Object, Pointer, Value};
 
@@ -12,14 +13,26 @@ use crate::domain::json::{Object, Pointer, Value};
 pub enum Role {
     /// Money.
     Amount(AmountRole),
+    /// Program text of a language.
+    Code,
     /// How many things are touched.
     Count(CountRole),
+    /// Which of several environments.
+    Environment(EnvironmentRole),
     /// A switch that makes the call more dangerous.
     Flag(FlagRole),
+    /// A host name or address by itself.
+    Host(UrlRole),
     /// A file or directory.
     Path(PathRole),
     /// Whoever receives something.
     Recipient(RecipientRole),
+    /// Which things are meant: a filter, a pattern, a name that may be a wildcard.
+    Selector,
+    /// A script or command line.
+    Shell,
+    /// SQL, of this dialect.
+    Sql(Dialect),
     /// Prose: nothing to look for but secrets.
     Text,
     /// An address on a network.
@@ -32,14 +45,26 @@ pub enum Role {
 pub enum RoleKind {
     /// See [`Role::Amount`].
     Amount,
+    /// See [`Role::Code`].
+    Code,
     /// See [`Role::Count`].
     Count,
+    /// See [`Role::Environment`].
+    Environment,
     /// See [`Role::Flag`].
     Flag,
+    /// See [`Role::Host`].
+    Host,
     /// See [`Role::Path`].
     Path,
     /// See [`Role::Recipient`].
     Recipient,
+    /// See [`Role::Selector`].
+    Selector,
+    /// See [`Role::Shell`].
+    Shell,
+    /// See [`Role::Sql`].
+    Sql,
     /// See [`Role::Text`].
     Text,
     /// See [`Role::Url`].
@@ -69,6 +94,13 @@ pub struct FlagRole {
     pub safe: Vec<Value>,
 }
 
+/// An environment: dangerous where it is one that matters.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EnvironmentRole {
+    /// Values that are dangerous; those with the usual names of production if none is named.
+    pub dangerous: Vec<String>,
+}
+
 /// A path: dangerous where it is sensitive or leaves the directories it should stay in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PathRole {
@@ -91,27 +123,47 @@ pub struct UrlRole {
 }
 
 impl Role {
-    /// The role that an argument's name suggests, for tools nobody wrote a policy for.
-    pub fn guess(name: &str) -> Option<Self> {
-        let name = name.to_lowercase().replace('-', "_");
+    /// The role that an argument's name and value suggest, for tools nobody wrote a policy for.
+    pub fn guess(name: &str, value: &Value) -> Option<Self> {
+        let name = super::effect::words(name).join("_");
         let last = name.rsplit('_').next().unwrap_or(&name);
+        let first = name.split('_').next().unwrap_or(&name);
+        let text = value.as_str().unwrap_or_default();
         Some(match last {
-            "path" | "file" | "filename" | "directory" | "dir" | "source" | "destination" | "paths" => Self::Path(PathRole::default()),
-            "url" | "uri" | "href" | "link" | "endpoint" | "webhook" => Self::Url(UrlRole::default()),
+            "command" | "cmd" | "commands" | "shell" | "bash" | "cmdline" | "argv" => Self::Shell,
+            "sql" => Self::Sql(Dialect::Unknown),
+            "query" | "statement" | "queries" | "statements" if sql::looks_like(text) => Self::Sql(Dialect::Unknown),
+            "code" | "script" | "javascript" | "python" | "expression" | "function" | "program" | "source_code" if !text.is_empty() && !plain_word(text) => Self::Code,
+            "path" | "file" | "filename" | "filepath" | "directory" | "dir" | "folder" | "destination" | "paths" | "files" | "source" => Self::Path(PathRole::default()),
+            "url" | "uri" | "href" | "link" | "endpoint" | "webhook" | "urls" => Self::Url(UrlRole::default()),
+            "host" | "hostname" => Self::Host(UrlRole::default()),
             "amount" | "price" | "total" => Self::Amount(AmountRole::default()),
-            "to" | "recipient" | "recipients" | "email" | "iban" | "cc" | "bcc" => Self::Recipient(RecipientRole::default()),
-            "force" | "recursive" | "permanent" | "public" | "all" | "cascade" => Self::Flag(FlagRole::default()),
+            "to" | "recipient" | "recipients" | "email" | "emails" | "iban" | "cc" | "bcc" | "participants" | "attendees" | "invitees" | "payee" | "beneficiary" => Self::Recipient(RecipientRole::default()),
+            _ if first == "to" && matches!(last, "address" | "account" | "number" | "user") => Self::Recipient(RecipientRole::default()),
+            "force" | "recursive" | "permanent" | "permanently" | "public" | "all" | "cascade" | "overwrite" | "hard" => Self::Flag(FlagRole::default()),
+            "environment" | "env" | "stage" if !text.is_empty() => Self::Environment(EnvironmentRole::default()),
             _ => return None,
         })
+    }
+
+    /// Whether the argument holds something that is run, so that what it says counts instead of that it is run.
+    pub fn interprets(&self) -> bool {
+        matches!(self, Self::Shell | Self::Sql(_) | Self::Code)
     }
 
     pub(super) fn observe(&self, pointer: &Pointer, value: &Value, call: &ToolCall, seen: &mut Sight<'_>) {
         match self {
             Self::Amount(role) => amount::observe(role, pointer, value, call, seen),
+            Self::Code => code::observe(pointer, value, seen),
             Self::Count(role) => count::observe(role, pointer, value, seen),
+            Self::Environment(role) => environment::observe(role, pointer, value, seen),
             Self::Flag(role) => flag::observe(role, pointer, value, seen),
+            Self::Host(role) => url::host(role, pointer, value, seen),
             Self::Path(role) => path::observe(role, pointer, value, seen),
             Self::Recipient(role) => recipient::observe(role, pointer, value, seen),
+            Self::Selector => selector::observe(pointer, value, seen),
+            Self::Shell => shell::observe(pointer, value, seen),
+            Self::Sql(dialect) => sql::observe(*dialect, pointer, value, seen),
             Self::Text => {}
             Self::Url(role) => url::observe(role, pointer, value, seen),
         }
@@ -121,15 +173,25 @@ impl Role {
 /// All facts as they are before anything was seen, so that a condition never fails on a missing one.
 pub(super) fn empty_facts() -> Object {
     let mut facts = Object::default();
-    let roles: [(&str, &[&str]); 8] = [
-        ("amount", &["over_limit", "readable"]),
+    let roles: [(&str, &[&str]); 18] = [
+        ("amount", &["over_limit", "over_window", "readable"]),
+        ("behaviour", &["fast", "retry_after_denial"]),
+        ("code", &["present", "destroys"]),
         ("count", &["over_limit"]),
+        ("environment", &["dangerous"]),
         ("flag", &["raised"]),
         ("path", &["sensitive", "traversal", "outside"]),
-        ("recipient", &["first_seen"]),
+        ("personal", &["found"]),
+        ("provenance", &["copied", "instructed", "trifecta"]),
+        ("recipient", &["first_seen", "external"]),
         ("schema", &["surprise", "drift"]),
         ("secret", &["found"]),
-        ("url", &["private", "foreign"]),
+        ("selector", &["unbounded"]),
+        ("shell", &["changes", "destroys", "opaque"]),
+        ("sql", &["writes", "destroys", "unreadable"]),
+        ("target", &["first_seen"]),
+        ("unicode", &["hidden", "mixed"]),
+        ("url", &["private", "foreign", "carries"]),
     ];
     for (role, names) in roles {
         let mut object = Object::default();
@@ -156,4 +218,8 @@ pub(crate) fn decimal<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Decim
         Written::Text(text) => text,
     };
     amount::exact(&text).map(Some).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a decimal number")))
+}
+
+fn plain_word(text: &str) -> bool {
+    text.len() < 40 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
 }

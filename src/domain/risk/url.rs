@@ -8,7 +8,13 @@ use super::{Finding, Group, Sight, UrlRole};
 use crate::domain::json::{Pointer, Value};
 
 pub(super) fn observe(role: &UrlRole, pointer: &Pointer, value: &Value, seen: &mut Sight<'_>) {
-    let Some(url) = value.as_str().and_then(|text| Url::parse(text).ok()) else {
+    if let Value::Array(items) = value {
+        for (n, item) in items.iter().enumerate() {
+            observe(role, &pointer.join(&n.to_string()), item, seen);
+        }
+        return;
+    }
+    let Some(url) = value.as_str().and_then(parse) else {
         seen.find(Finding::uninspectable("url", Group::Target, "the URL cannot be read").at(pointer, value));
         return;
     };
@@ -19,18 +25,16 @@ pub(super) fn observe(role: &UrlRole, pointer: &Pointer, value: &Value, seen: &m
     if !url.username().is_empty() || url.password().is_some() {
         seen.find(found(400, "the URL carries a name or password before its host"));
     }
-    let inner = match url.host() {
-        Some(Host::Ipv4(ip)) => is_inner(IpAddr::V4(ip)),
-        Some(Host::Ipv6(ip)) => is_inner(IpAddr::V6(ip)),
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name == "localhost" || [".localhost", ".local", ".internal"].iter().any(|end| name.ends_with(end))
-        }
-        None => false,
-    };
-    if inner {
+    if url.host().is_some_and(|host| inner(&host)) {
         seen.fact("url", "private", Value::Bool(true));
         seen.find(found(700, "the URL points inside: loopback, private, link-local or metadata address"));
+    }
+    if url.port().is_some_and(|port| !matches!(port, 80 | 443 | 8080 | 8443)) {
+        seen.find(found(150, "the URL names an unusual port"));
+    }
+    if carries(&url) {
+        seen.fact("url", "carries", Value::Bool(true));
+        seen.find(Finding::new("url", Group::Content, 350, "the URL carries a long text, which leaves with it").at(pointer, value));
     }
     let host = url.host_str().unwrap_or_default().trim_end_matches('.');
     if host.split('.').any(|label| label.starts_with("xn--")) {
@@ -40,6 +44,57 @@ pub(super) fn observe(role: &UrlRole, pointer: &Pointer, value: &Value, seen: &m
     if !role.hosts.is_empty() && !role.hosts.iter().any(ours) {
         seen.fact("url", "foreign", Value::Bool(true));
         seen.find(found(500, "the host is not one that the policy names"));
+    }
+}
+
+/// A URL, or a bare host as tools take them: `example.com/x`.
+fn parse(text: &str) -> Option<Url> {
+    let text = text.trim();
+    match Url::parse(text) {
+        // `example.com:80` reads as a scheme.
+        Ok(url) if url.has_host() || !text.split(':').next().is_some_and(|scheme| scheme.contains('.')) => Some(url),
+        _ => Url::parse(&format!("https://{text}")).ok().filter(|url| url.host_str().is_some_and(|host| host.contains(['.', ':']) || host == "localhost")),
+    }
+}
+
+fn inner(host: &Host<&str>) -> bool {
+    match host {
+        Host::Ipv4(ip) => is_inner(IpAddr::V4(*ip)),
+        Host::Ipv6(ip) => is_inner(IpAddr::V6(*ip)),
+        Host::Domain(name) => {
+            let name = name.trim_end_matches('.').to_lowercase();
+            name == "localhost" || name == "metadata" || [".localhost", ".local", ".internal", ".lan", ".corp", ".home.arpa"].iter().any(|end| name.ends_with(end))
+        }
+    }
+}
+
+/// Whether a query or path is long enough, and varied enough, to carry a text out.
+fn carries(url: &Url) -> bool {
+    let long = |text: &str| text.len() > 120 && !text.contains('/');
+    url.query_pairs().any(|(_, value)| value.len() > 120) || url.path().split('/').any(long) || url.host_str().is_some_and(|host| host.split('.').any(|label| label.len() > 40))
+}
+
+/// Why a host in a command line is dangerous to ask: it gives credentials of the machine to whoever asks.
+pub(super) fn dangerous_host(text: &str) -> Option<&'static str> {
+    let url = parse(text)?;
+    let metadata = match url.host()? {
+        Host::Ipv4(ip) => ip.is_link_local() || ip == Ipv4Addr::new(100, 100, 100, 200),
+        Host::Ipv6(ip) => carried(ip).is_some_and(|ip| ip.is_link_local()) || ip.segments().first() == Some(&0xfe80) || ip.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254],
+        Host::Domain(name) => name.starts_with("metadata."),
+    };
+    if url.password().is_some() {
+        return Some("the URL carries a password");
+    }
+    metadata.then_some("it asks the address that gives out the machine's credentials")
+}
+
+/// Host names and addresses by themselves, as the role `host`.
+pub(super) fn host(role: &UrlRole, pointer: &Pointer, value: &Value, seen: &mut Sight<'_>) {
+    let plain = |text: &str| !text.is_empty() && !text.contains(['/', '@', '?', '#', '\\', ' ']);
+    match value.as_str().filter(|text| plain(text)) {
+        Some(_) => observe(role, pointer, value, seen),
+        None if matches!(value, Value::Array(_)) => observe(role, pointer, value, seen),
+        None => seen.find(Finding::uninspectable("host", Group::Target, "the host is not a name or an address").at(pointer, value)),
     }
 }
 
