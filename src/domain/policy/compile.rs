@@ -100,16 +100,17 @@ impl PolicySet {
         let mut set = Self { tools: HashMap::new(), servers: HashMap::new(), fallback: fallback(defaults), digest: Digest::ZERO };
         for (file, source) in &files {
             let server = servers.get(&file.server).copied();
-            let policy = Arc::new(compile(file, source, server, defaults)?);
-            match &file.tool {
-                None => drop(set.servers.insert(file.server.clone(), policy)),
-                Some(tool) => {
-                    let key = (file.server.clone(), tool.clone());
-                    if let Some(first) = set.tools.get(&key) {
-                        let first = PolicySource { path: first.source.clone(), text: String::new() };
-                        return Err(twice(&first, source, &file.server, tool));
-                    }
-                    set.tools.insert(key, policy);
+            let policy = compile(file, source, server, defaults)?;
+            let also = server.map(|(file, _)| file.also.as_slice()).unwrap_or_default();
+            for name in std::iter::once(&file.server).chain(also) {
+                let policy = Arc::new(Policy { server: name.clone(), ..policy.clone() });
+                let first = match &file.tool {
+                    None => set.servers.insert(name.clone(), policy),
+                    Some(tool) => set.tools.insert((name.clone(), tool.clone()), policy),
+                };
+                if let Some(first) = first {
+                    let first = PolicySource { path: first.source.clone(), text: String::new() };
+                    return Err(twice(&first, source, name, file.tool.as_deref().unwrap_or("*")));
                 }
             }
         }
@@ -147,6 +148,9 @@ fn parse(source: &PolicySource) -> Result<PolicyFile, PolicyError> {
     }
     if file.tool.is_none() && !(file.arguments.is_empty() && file.rule.is_empty() && file.case.is_empty() && file.effect.is_none()) {
         return Err(fail("a file without `tool` is for a whole server: `arguments`, `rule`, `case` and `effect` belong to a tool's file".into()));
+    }
+    if file.tool.is_some() && !file.also.is_empty() {
+        return Err(fail("`also` belongs in `server.toml`, and holds for all files of that server".into()));
     }
     if file.tool.is_some() && !file.effects.is_empty() {
         return Err(fail("`effects` belongs in `server.toml`; a tool's file has `effect`".into()));

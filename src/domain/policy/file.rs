@@ -16,6 +16,9 @@ use crate::domain::risk::{Dialect, Effect, RoleKind, Trust};
 pub struct PolicyFile {
     /// The server's name in `countersign.toml`.
     pub server: String,
+    /// Other names in `countersign.toml` that stand for the same server; only in `server.toml`.
+    #[serde(default)]
+    pub also: Vec<String>,
     /// The tool's name, exactly as the server offers it.
     pub tool: Option<String>,
     /// What happens before the score is looked at: `score` (default), `approve`, `deny`, `allow`.

@@ -82,6 +82,15 @@ pub(super) fn of_the_system(path: &str) -> bool {
     roots.iter().any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))) && !exempt.iter().any(|e| path.starts_with(e))
 }
 
+/// Whether an absolute path is outside the places where projects and people have their files, or is a hidden file of a
+/// person's home, where programs look for their settings.
+pub(super) fn out_of_the_way(path: &str) -> bool {
+    let places = ["/home", "/Users", "/tmp", "/var/tmp", "/workspace", "/workspaces", "/work", "/app", "/repo", "/src", "/project", "/projects", "/code", "/data", "/mnt", "/media", "/srv", "/dev", "/instruction", "/output"];
+    let home = ["~/.", "$HOME/."].iter().any(|start| path.starts_with(start));
+    let inside = |root: &&str| path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    home || (path.starts_with('/') && !places.iter().any(|root| inside(&root)))
+}
+
 fn encoded(path: &str) -> bool {
     let lower = path.to_lowercase();
     ["%2e", "%2f", "%5c", "%00", "%252"].iter().any(|code| lower.contains(code))

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use serde::Deserialize;
 use sqlparser::ast::{
-    BinaryOperator, CopySource, CopyTarget, Expr, FromTable, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, ObjectNamePart,
-    Query, Select, Set, SetExpr, Statement, TableFactor, Value as Literal, Visit, Visitor,
+    BinaryOperator, CopySource, CopyTarget, Expr, FromTable, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart,
+    Query, Select, Set, SetExpr, SetOperator, Statement, TableFactor, Value as Literal, Visit, Visitor,
 };
 use sqlparser::dialect;
 use sqlparser::parser::Parser;
@@ -121,7 +121,7 @@ fn reading(text: &str, dialect: Dialect) -> Option<Vec<Danger>> {
         Dialect::Snowflake => &dialect::SnowflakeDialect {},
     };
     let statements = Parser::new(chosen).with_recursion_limit(DEEPEST).try_with_sql(text).ok()?.parse_statements().ok()?;
-    let mut look = Look { dangers: Vec::new(), known: 0 };
+    let mut look = Look { dangers: Vec::new(), joined: false };
     if statements.len() > 1 {
         look.dangers.push(Danger::new(350, format!("{} statements at once", statements.len()), text).aside(Group::Integrity));
     }
@@ -152,7 +152,7 @@ fn nesting(text: &str) -> usize {
 
 struct Look {
     dangers: Vec<Danger>,
-    known: usize,
+    joined: bool,
 }
 
 impl Look {
@@ -243,14 +243,13 @@ impl Look {
     fn set(&mut self, set: &Set) {
         let text = set.to_string();
         let lower = text.to_lowercase();
-        let harmless = ["statement_timeout", "lock_timeout", "timezone", "time zone", "client_encoding", "application_name", "datestyle", "extra_float_digits"];
         let guards = [
             "role", "authorization", "row_security", "read_only", "read write", "search_path", "session_replication_role", "sql_log_bin", "foreign_key_checks",
             "global", "log_", "shared_preload", "local_infile", "unique_checks", "sql_mode",
         ];
         if guards.iter().any(|word| lower.contains(word)) {
             self.add(720, "it changes a setting that protects the database", set);
-        } else if !harmless.iter().any(|word| lower.contains(word)) || lower.contains('(') {
+        } else if !lower.contains("transaction read only") {
             self.add(620, "it changes a setting", set);
         }
     }
@@ -267,7 +266,6 @@ impl Look {
         if let Some(reason) = reaches_out(&lower) {
             self.dangers.push(Danger::new(720, format!("`{name}` {reason}"), &function.to_string()));
         } else if !known(&lower) {
-            self.known += 1;
             self.dangers.push(Danger::new(400, format!("`{name}` is not one of the functions that are known to look only"), &function.to_string()));
         }
         // `query_to_xml('DELETE …')` and the like hide a statement in a text.
@@ -295,10 +293,20 @@ impl Visitor for Look {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         if !query.locks.is_empty() {
-            self.add(450, "it locks the rows that it reads", query);
+            self.add(600, "it locks the rows that it reads", query);
         }
+        self.joined |= matches!(query.body.as_ref(), SetExpr::SetOperation { op: SetOperator::Union, .. });
         if matches!(query.body.as_ref(), SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_)) {
             self.add(700, "a statement that changes rows stands within a query", query);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_ident(&mut self, ident: &Ident) -> ControlFlow<()> {
+        let name = ident.value.to_lowercase();
+        let words = ["password", "passwd", "pwd", "secret", "api_key", "apikey", "access_token", "private_key", "credit_card", "card_number", "ssn"];
+        if words.iter().any(|word| name.contains(word)) {
+            self.add(if self.joined { 620 } else { 420 }, format!("it names `{}`, which sounds like credentials or personal data", ident.value), ident);
         }
         ControlFlow::Continue(())
     }
@@ -310,7 +318,7 @@ impl Visitor for Look {
         if let Some(selection) = &select.selection
             && reassuring(selection)
         {
-            self.add(500, "its condition is made always true, as injected text does", selection);
+            self.add(620, "its condition is made always true, as injected text does", selection);
         }
         ControlFlow::Continue(())
     }

@@ -1,7 +1,7 @@
 //! From simple commands to what is dangerous in them.
 
 use super::parse::{Script, Simple, Word};
-use super::table::{self, Class, Entry, Kind, Opt, PROGRAMS};
+use super::table::{self, Class, Entry, Kind, Opt};
 use crate::domain::risk::danger::Danger;
 use crate::domain::risk::{Group, code, path, sql, url};
 
@@ -55,8 +55,9 @@ impl Judge {
             "NODE_OPTIONS", "JAVA_TOOL_OPTIONS", "CDPATH", "GCONV_PATH", "DYLD_INSERT_LIBRARIES", "SHELL", "TERMINFO", "OPENSSL_CONF",
         ];
         let git = name.starts_with("GIT_") && ["PAGER", "EDITOR", "SSH", "EXEC", "ASKPASS", "CONFIG", "TEMPLATE", "PROXY", "DIFF"].iter().any(|x| name.contains(x));
+        let suffix = ["COMMAND", "PAGER", "EDITOR", "_CMD", "_SHELL", "_EXEC", "PRELOAD", "_HOOK", "_OPTS", "_ASKPASS", "_PROXY_COMMAND", "_WRAPPER"].iter().any(|end| name.ends_with(end));
         let harmless_path = name == "PATH" && value.text.split(':').all(|part| part == "$PATH" || part.starts_with("/usr/") || part.starts_with("/bin") || part.starts_with("/sbin"));
-        if (RUNS.contains(&name) || git || name.starts_with("BASH_FUNC")) && !harmless_path {
+        if (RUNS.contains(&name) || git || suffix || name.starts_with("BASH_FUNC")) && !harmless_path {
             let what = if words.is_empty() { "is set" } else { "is set for a command" };
             self.dangers.push(Danger::new(640, format!("`{name}` {what}: it says what programs run"), &value.text).opaque_code());
         }
@@ -87,7 +88,7 @@ impl Judge {
         if only_asks(rest) {
             return;
         }
-        match PROGRAMS.get(line.program.as_str()) {
+        match table::lines(&line.program) {
             Some(entries) => self.known(entries, &line, depth),
             None => self.stranger(&line),
         }
@@ -138,6 +139,9 @@ impl Judge {
         };
         let by_line = class;
         // A sub-command that has no line: its own words are believed, where they say something.
+        if line.words.is_empty() && class == Class::Unknown {
+            return;
+        }
         if subs == 0 && class == Class::Unknown {
             class = match by_verb(line.words, &takes) {
                 Some(Class::Read) => Class::Read,
@@ -155,8 +159,10 @@ impl Judge {
                 continue;
             }
             let options = |name: &str| {
-                let here = if n >= begin || subs == 0 { entry.options.get(name) } else { None };
-                here.or_else(|| base.filter(|_| n < begin || subs == 0).and_then(|b| b.options.get(name))).copied()
+                // Long names mean the same wherever they stand; short ones are the program's before its sub-command.
+                let long = name.starts_with("--");
+                let here = if n >= begin || subs == 0 || long { entry.options.get(name) } else { None };
+                here.or_else(|| base.filter(|_| n < begin || subs == 0 || long).and_then(|b| b.options.get(name))).copied()
             };
             for (option, value) in options_in(word, &options) {
                 let Some(opt) = options(&option) else { continue };
@@ -184,6 +190,16 @@ impl Judge {
         // `--dry-run` is believed only where the table says so for that very line.
         if dry && matches!(by_line, Class::Destroy | Class::System | Class::Change | Class::Send) && used.is_none() {
             class = Class::Read;
+        }
+        // `command -v NAME` and `sudo -l` only ask.
+        if dry && matches!(entry.kind, Kind::Wrap(_)) {
+            return;
+        }
+        // `configs` lists, `configs delete` does not, and a table never has every sub-command.
+        if class <= Class::Change && (subs > 0 || class == Class::Change) {
+            let next = own.iter().take(if subs > 0 { 1 } else { 3 }).filter(|(_, w)| w.literal && w.text.bytes().all(|b| b.is_ascii_lowercase()));
+            let worse = next.filter_map(|(_, w)| table::verb(&w.text)).filter(|c| *c == Class::Destroy || (subs > 0 && matches!(c, Class::Run | Class::Grant))).max();
+            class = class.max(worse.unwrap_or(class));
         }
         let inline = nested.len();
         for (kind, text) in nested {
@@ -266,6 +282,7 @@ impl Judge {
                     class = class.max(Class::Send);
                 }
             }
+            "sysctl" if own.iter().any(|(_, w)| w.text.contains('=')) => class = class.max(Class::System),
             "getent" if own.iter().any(|(_, w)| matches!(w.text.as_str(), "shadow" | "gshadow")) => class = Class::Secret,
             _ => {}
         }
@@ -273,7 +290,8 @@ impl Judge {
             self.dangers.push(Danger::new(350, "it runs as another user", &line.program).aside(Group::Target));
         }
         let changes = class > Class::Read;
-        for (_, word) in own {
+        // What is copied from another machine is not a file of this one.
+        for (_, word) in own.iter().filter(|(_, w)| !(matches!(line.program.as_str(), "scp" | "rsync") && w.text.contains(':'))) {
             self.touches(word, changes && matches!(class, Class::Change | Class::Destroy | Class::System | Class::Grant));
         }
         for word in line.words.iter().filter(|w| w.text.starts_with('-') || w.text.contains('=')) {
@@ -352,8 +370,17 @@ impl Judge {
             }
             return;
         }
-        // What xargs hands on comes from elsewhere: a program that only looks stays one.
-        self.words(inner, line.simple, depth + 1);
+        if line.program != "xargs" {
+            return self.words(inner, line.simple, depth + 1);
+        }
+        // What xargs hands on comes from elsewhere: it is known only where `echo` says it.
+        let mut whole = inner.to_vec();
+        match line.simple.fed.as_ref().filter(|fed| fed.literal) {
+            Some(fed) => whole.extend(fed.text.split_whitespace().map(|word| Word { text: word.trim_matches(['"', '\'']).to_owned(), literal: true })),
+            None => whole.push(Word { text: "$(…)".into(), literal: false }),
+        }
+        let simple = Simple { fed: None, ..line.simple.clone() };
+        self.words(&whole, &simple, depth + 1);
     }
 
     fn shell(&mut self, line: &Line<'_>, own: &[(usize, &Word)], inline: usize, depth: usize) {
@@ -426,6 +453,10 @@ impl Judge {
                 Some(_) => Class::Send,
             });
             let looks = word.text.contains("://") || (!word.text.starts_with('-') && word.text.contains('.'));
+            let scheme = word.text.split_once("://").map(|(scheme, _)| scheme.to_lowercase());
+            if scheme.is_some_and(|s| !matches!(s.as_str(), "http" | "https" | "ftp" | "ftps" | "file")) && !word.text.starts_with('-') {
+                class = class.max(Class::Send);
+            }
             if looks && word.text.contains("$(") {
                 class = class.max(Class::Send);
             }
@@ -469,6 +500,8 @@ impl Judge {
         }
         if changes && path::of_the_system(text) {
             self.dangers.push(Danger::new(650, "it changes what belongs to the system", text).aside(Group::Target));
+        } else if changes && path::out_of_the_way(text) {
+            self.dangers.push(Danger::new(400, "it writes outside the places where projects are", text).aside(Group::Target));
         } else if let Some(reason) = path::secret(text, changes) {
             self.dangers.push(Danger::new(650, reason, text).aside(Group::Target));
         }
@@ -559,7 +592,9 @@ fn by_verb(words: &[Word], takes: &dyn Fn(&str) -> bool) -> Option<Class> {
     let subs: Vec<&str> = subs.iter().map(|(_, word)| *word).take_while(|word| plain(word)).take(4).map(|word| word.text.as_str()).collect();
     // A long option can be the verb: `--delete`, `--remove`.
     let options = words.iter().filter_map(|word| word.text.strip_prefix("--")).filter_map(|name| table::verb(name.split('=').next().unwrap_or(name)));
-    let worst = options.filter(|class| *class == Class::Destroy).max();
+    let options: Vec<Class> = options.collect();
+    let worst = options.iter().copied().filter(|class| *class == Class::Destroy).max();
+    let worst = worst.or_else(|| (!subs.iter().any(|word| table::verb(word).is_some()) && options.contains(&Class::Read)).then_some(Class::Read));
     let said: Vec<Class> = subs.iter().filter_map(|word| table::verb(word)).collect();
     match (said.iter().max(), worst) {
         (Some(class), Some(worse)) => Some((*class).max(worse)),

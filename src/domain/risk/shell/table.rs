@@ -70,6 +70,12 @@ pub(super) struct Entry {
 /// All lines by program.
 pub(super) static PROGRAMS: LazyLock<HashMap<&'static str, Vec<Entry>>> = LazyLock::new(|| load(include_str!("programs.txt")).unwrap_or_default());
 
+/// The lines of a program: its own, or those of a family such as `pnm*`.
+pub(super) fn lines(program: &str) -> Option<&'static [Entry]> {
+    let family = || ["pnm", "ppm", "pbm", "pgm", "pam", "pve"].iter().find(|start| program.starts_with(**start)).and_then(|start| PROGRAMS.get(format!("{start}*").as_str()));
+    PROGRAMS.get(program).or_else(family).map(Vec::as_slice)
+}
+
 fn load(text: &'static str) -> Result<HashMap<&'static str, Vec<Entry>>, String> {
     let mut programs: HashMap<&'static str, Vec<Entry>> = HashMap::new();
     for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')) {
@@ -129,19 +135,27 @@ fn kind(word: &str) -> Option<Kind> {
 
 /// What the words of a sub-command say where the table has no line for it: every tool has its `list` and its `delete`.
 pub(super) fn verb(word: &str) -> Option<Class> {
-    let head = word.split(['-', ':', '_', '.']).next().unwrap_or(word);
+    let mut parts = word.split(['-', ':', '_', '.']);
+    let head = match (parts.next().unwrap_or(word), parts.next()) {
+        // `batch-get-item` gets; `schedule-key-deletion` deletes.
+        ("batch", Some(next)) => next,
+        ("schedule", Some(_)) if word.contains("delet") => "delete",
+        ("schedule" | "format" | "release" | "archive" | "batch" | "force", _) => return None,
+        (head, _) => head,
+    };
     Some(match head {
         "list" | "ls" | "show" | "get" | "describe" | "status" | "view" | "info" | "inspect" | "search" | "find" | "help" | "version" | "logs"
         | "log" | "history" | "diff" | "stats" | "stat" | "top" | "whoami" | "check" | "validate" | "lint" | "verify" | "query" | "count" | "explain"
         | "preview" | "plan" | "print" | "env" | "doctor" | "lookup" | "head" | "cat" | "tail" | "tree" | "health" | "ping" | "events" | "usage"
-        | "estimate" | "test-connection" | "outdated" | "completion" | "ps" | "read" | "display" | "dump-config" | "size" | "about" | "docs" => Class::Read,
+        | "estimate" | "test-connection" | "outdated" | "completion" | "ps" | "read" | "display" | "size" | "about" | "docs" | "receive" | "peek" | "resolve" | "whatis" | "monitor" | "watch" | "trace" | "filter" | "compare" | "audit" | "scan" | "analyze" => Class::Read,
+        "download" | "clone" | "pull" | "fetch" | "build" | "init" | "evaluate" | "render" | "generate" | "convert" | "compile" | "use" | "select" | "switch" | "new" | "export" | "backup" | "snapshot" | "open" | "completions" | "setup" | "config" | "fmt" | "package" | "pack" | "extract" | "unpack" | "split" | "merge" | "join" | "rotate" | "crop" | "login" | "logout" => Class::Change,
         "delete" | "del" | "remove" | "rm" | "destroy" | "purge" | "drop" | "terminate" | "kill" | "stop" | "wipe" | "erase" | "clear" | "reset"
         | "prune" | "clean" | "uninstall" | "revoke" | "deregister" | "disable" | "detach" | "undo" | "rollback" | "revert" | "flush" | "truncate"
-        | "cancel" | "abort" | "down" | "shutdown" | "deactivate" | "unsubscribe" | "forget" | "expire" | "deprovision" | "release" | "unpublish"
-        | "archive" | "disassociate" | "format" | "overwrite" | "force" | "evict" | "drain" | "suspend" | "schedule" | "batch" => Class::Destroy,
+        | "cancel" | "abort" | "down" | "shutdown" | "deactivate" | "unsubscribe" | "forget" | "expire" | "deprovision" | "unpublish"
+        | "disassociate" | "overwrite" | "evict" | "drain" | "suspend" => Class::Destroy,
         "create" | "add" | "update" | "set" | "put" | "apply" | "deploy" | "start" | "restart" | "enable" | "attach" | "modify" | "edit" | "import"
         | "install" | "upgrade" | "scale" | "register" | "publish" | "push" | "send" | "upload" | "invoke" | "trigger" | "restore" | "associate"
-        | "replace" | "patch" | "sync" | "copy" | "cp" | "mv" | "move" | "rename" | "reboot" | "authorize" | "login" | "logout" => Class::System,
+        | "replace" | "patch" | "sync" | "copy" | "cp" | "mv" | "move" | "rename" | "reboot" | "authorize" => Class::System,
         "run" | "exec" | "execute" | "ssh" | "shell" | "eval" | "call" => Class::Run,
         "grant" | "bind" | "assume" => Class::Grant,
         _ => return None,
