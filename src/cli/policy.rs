@@ -61,15 +61,17 @@ struct Where {
 
 pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Failure> {
     match arguments.verb {
-        Verb::Check(place) => check(&load(&config, place)?),
-        Verb::Test(place) => test(&load(&config, place)?),
-        Verb::Explain { tool, arguments, place } => explain(&load(&config, place)?, &tool, &arguments),
+        Verb::Check(place) => check(&load(&config, place, config.path.is_none())?),
+        Verb::Test(place) => test(&load(&config, place, true)?),
+        Verb::Explain { tool, arguments, place } => explain(&load(&config, place, true)?, &tool, &arguments),
         Verb::Pin { server } => pin(config, server).await,
     }
 }
 
-fn load(config: &Config, place: Where) -> Result<PolicySet, Failure> {
-    let source = Source::new(place.policies.or(config.policies.clone()), config.defaults.clone());
+/// The policies of a directory. Where nobody is asked, the people and issuers that they name need not exist.
+fn load(config: &Config, place: Where, only_to_judge: bool) -> Result<PolicySet, Failure> {
+    let defaults = if only_to_judge { config.defaults.clone().only_to_judge() } else { config.defaults.clone() };
+    let source = Source::new(place.policies.or(config.policies.clone()), defaults);
     Ok(source.load().map_err(AppError::from)?)
 }
 

@@ -83,7 +83,8 @@ impl Rule {
             reason: error.to_string().lines().next().unwrap_or_default().replace("ERROR: <input>:", ""),
         })?;
         let known = ["args", "facts", "tool", "server", "caller"];
-        if let Some(name) = program.references().variables().into_iter().find(|name| !known.contains(name)) {
+        let bound = bound(&when);
+        if let Some(name) = program.references().variables().into_iter().find(|name| !known.contains(name) && !bound.contains(name)) {
             return Err(RuleError::Unknown { when, name: name.to_owned() });
         }
         Ok(Self {
@@ -98,6 +99,13 @@ impl Rule {
             when,
         })
     }
+}
+
+/// The names that the macros of CEL bind: `k` in `list.exists(k, …)`.
+fn bound(when: &str) -> Vec<&str> {
+    let macros = [".exists(", ".all(", ".exists_one(", ".map(", ".filter("];
+    let names = macros.iter().flat_map(|name| when.split(name).skip(1));
+    names.filter_map(|rest| rest.split_once(',').map(|(name, _)| name.trim())).collect()
 }
 
 impl std::fmt::Debug for Rule {

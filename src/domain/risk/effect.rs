@@ -115,6 +115,11 @@ pub(super) fn observe(call: &ToolCall, profile: &Profile, definition: Option<&To
     effect
 }
 
+/// Whether a tool of this name may run what it is given.
+pub(super) fn may_execute(tool: &str) -> bool {
+    from_name(tool).is_none_or(|effect| effect == Effect::Execute)
+}
+
 /// The effect that the first known verb of a name tells; a read verb gives way to any later stronger one after `and`
 /// or `or`.
 fn from_name(tool: &str) -> Option<Effect> {

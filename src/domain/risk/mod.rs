@@ -140,7 +140,7 @@ fn guesses(call: &ToolCall, profile: &Profile, definition: Option<&ToolDefinitio
     }
     let guess = |name: &str, value: &Value| {
         let escaped = name.replace('~', "~0").replace('/', "~1");
-        Some((format!("/{escaped}").parse().ok()?, Role::guess(name, value)?))
+        Some((format!("/{escaped}").parse().ok()?, Role::guess(&call.tool, name, value)?))
     };
     arguments.iter().filter(|(name, _)| !named(name)).filter_map(|(name, value)| guess(name, value)).collect()
 }

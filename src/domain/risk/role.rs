@@ -124,12 +124,14 @@ pub struct UrlRole {
 
 impl Role {
     /// The role that an argument's name and value suggest, for tools nobody wrote a policy for.
-    pub fn guess(name: &str, value: &Value) -> Option<Self> {
+    pub fn guess(tool: &str, name: &str, value: &Value) -> Option<Self> {
         let name = super::effect::words(name).join("_");
         let last = name.rsplit('_').next().unwrap_or(&name);
         let first = name.split('_').next().unwrap_or(&name);
         let text = value.as_str().unwrap_or_default();
         Some(match last {
+            // `{"command": "create"}` of an editor is a choice, not a command line.
+            "command" | "cmd" | "commands" if plain_word(text) && !super::effect::may_execute(tool) && !text.is_empty() => return None,
             "command" | "cmd" | "commands" | "shell" | "bash" | "cmdline" | "argv" => Self::Shell,
             "sql" => Self::Sql(Dialect::Unknown),
             "query" | "statement" | "queries" | "statements" if sql::looks_like(text) => Self::Sql(Dialect::Unknown),

@@ -16,7 +16,7 @@ const RULES: [(&str, u32, &str); 58] = [
     ("an Amazon Bedrock key", 0, r"\bABSK[A-Za-z0-9+/]{100,}={0,2}|\bbedrock-api-key-[A-Za-z0-9+/=]{60,}"),
     ("a GitHub token", 30, r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,})"),
     ("a GitLab token", 30, r"\bgl(?:pat|ptt|dt|rt|oas|cbt|ffct|imt|soat|agent|rtr)-[A-Za-z0-9_-]{20,}"),
-    ("a Slack token", 28, r"\bxox[abeoprs]-(?:[0-9A-Za-z]+-)+[A-Za-z0-9]{16,}|\bxapp-[0-9]-[A-Z0-9]+-[0-9]+-[a-z0-9]{20,}|\bxoxe\.xox[bp]-\d-[A-Za-z0-9]{80,}"),
+    ("a Slack token", 28, r"\bxox[abeoprs]-\d{8,}-[A-Za-z0-9-]{16,}|\bxapp-[0-9]-[A-Z0-9]+-[0-9]+-[a-z0-9]{20,}|\bxoxe\.xox[bp]-\d-[A-Za-z0-9]{80,}"),
     ("a Slack webhook", 0, r"hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9+/]{43,}"),
     ("a private key", 0, r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"),
     ("a Stripe key", 30, r"\b[rs]k_(?:live|prod|test)_[A-Za-z0-9]{16,}"),
@@ -24,7 +24,7 @@ const RULES: [(&str, u32, &str); 58] = [
     ("a Google OAuth secret", 30, r"\bGOCSPX-[A-Za-z0-9_-]{28}\b|\bya29\.[A-Za-z0-9_-]{30,}"),
     ("a JSON web token", 30, r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
     ("an OpenAI key", 30, r"\bsk-(?:proj-|svcacct-|admin-)?[A-Za-z0-9_-]{20,}T3BlbkFJ[A-Za-z0-9_-]{20,}"),
-    ("an Anthropic key", 30, r"\bsk-ant-(?:api|admin|oat)\d\d-[A-Za-z0-9_-]{80,}"),
+    ("an Anthropic key", 30, r"\bsk-ant-(?:api|admin|oat)\d\d-[A-Za-z0-9_-]{93}AA\b"),
     ("a model provider's key", 35, r"\b(?:sk-or-v1-[a-f0-9]{64}|pplx-[A-Za-z0-9]{48}|gsk_[A-Za-z0-9]{52}|r8_[A-Za-z0-9]{37}|xai-[A-Za-z0-9]{80})\b"),
     ("a Hugging Face token", 30, r"\b(?:hf_[A-Za-z]{34}|api_org_[A-Za-z]{34})\b"),
     ("an npm token", 30, r"\bnpm_[A-Za-z0-9]{36}\b"),
@@ -76,7 +76,7 @@ const RULES: [(&str, u32, &str); 58] = [
 const PLACES: [(&str, &str); 4] = [
     ("a password in a URL", r"(?i)\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@'\x22]{1,80}:([^\s/@'\x22]{3,120})@"),
     ("a credential in a header", r"(?i)(?:authorization|apikey|api-key|x-api-key|x-auth-token|private-token|x-[a-z-]*token|x-[a-z-]*key)['\x22]?\s{0,4}[:=]\s{0,4}['\x22]?(?:bearer|basic|token|apikey|digest)?\s{0,4}([A-Za-z0-9_+/=.~-]{10,600})"),
-    ("a credential for curl", r"\bcurl\b[^\n;|]{0,400}?\s(?:-u|--user)[\s=]{1,3}['\x22]?[^\s:'\x22]{0,80}:([^\s'\x22]{3,120})"),
+    ("a credential for curl", r"\bcurl\b(?:[^\n;|]|\\\n){0,400}?\s(?:-u|--user)[\s=]{1,3}['\x22]?[^\s:'\x22]{0,80}:([^\s'\x22]{3,120})"),
     (
         "a credential by its name",
         r"(?i)(?:pass(?:word|wd|phrase)|[a-z_.-]*secret(?:[_-]?key)?|api[_-]?key|access[_-]?key|auth[_-]?token|access[_-]?token|client[_-]?secret|private[_-]?key|credential)['\x22]?\s{0,4}(?:[:=]|=>|:=)\s{0,4}['\x22]?([A-Za-z0-9_+/=.~!@#%^&*-]{8,200})",
@@ -122,7 +122,12 @@ fn collect(text: &str, layers: u8, names: &mut Vec<(&'static str, u8)>) -> bool 
     let (Some(set), Some(hints)) = (SET.as_ref(), HINTS.as_ref()) else { return false };
     for rule in set.matches(text).iter() {
         let (Some((name, least, _)), Some(Some(form))) = (RULES.get(rule), EACH.get(rule)) else { continue };
-        if form.find_iter(text).take(50).any(|hit| *least == 0 || (entropy(hit.as_str()) * 10.0 >= f64::from(*least) && !placeholder(hit.as_str()))) {
+        let real = |hit: &str| {
+            let core = hit.trim_matches(|c: char| !c.is_ascii_alphanumeric() && !"~_-.".contains(c));
+            let digits = core.bytes().any(|b| b.is_ascii_digit()) || matches!(*name, "a Hugging Face token" | "an AWS access key");
+            *least == 0 || (digits && entropy(core) * 10.0 >= f64::from(*least) && !placeholder(core))
+        };
+        if form.find_iter(text).take(50).any(|hit| real(hit.as_str())) {
             names.push((*name, layers));
         }
     }
@@ -195,7 +200,7 @@ fn mixed(value: &str) -> bool {
 /// Values that stand for a secret where the real one was left out.
 fn placeholder(value: &str) -> bool {
     let lower = value.to_lowercase();
-    let words = ["example", "changeme", "placeholder", "redacted", "your", "dummy", "sample", "insert", "fake-", "xxxx", "****", "....", "0000000", "process.env", "os.environ", "getenv", "123456789"];
+    let words = ["example", "changeme", "placeholder", "redacted", "your", "dummy", "sample", "insert", "fake-", "xxxx", "****", "....", "0000000", "process.env", "os.environ", "getenv", "123456789", ".."];
     let holds = ["${", "{{", "$(", "<", "[", "%(", "%{"];
     // Examples in the documentation of AWS end so, and are keys all the same in form.
     let variable = value.starts_with('$') || value.starts_with('%');

@@ -1,6 +1,6 @@
 //! Characters that a reader does not see, and letters that imitate others, in any string.
 
-use unicode_security::MixedScript;
+use unicode_security::confusable_detection::skeleton;
 
 use super::{Finding, Group, Sight};
 use crate::domain::json::{Pointer, Value};
@@ -27,14 +27,23 @@ pub(super) fn look(pointer: &Pointer, text: &str, seen: &mut Sight<'_>) {
         seen.fact("unicode", "hidden", Value::Bool(true));
         seen.find(Finding::new("unicode", Group::Integrity, 350, "the text has characters that nobody sees").at(pointer, &value()));
     }
-    // Names, hosts and addresses whose letters come from several scripts; prose is not looked at word by word for long.
-    let mixed = text.split(|c: char| c.is_whitespace() || "/@:,;()\"'".contains(c)).take(500).any(|word| {
-        !word.is_ascii() && word.chars().count() < 80 && word.chars().any(|c| c.is_ascii_alphabetic()) && !word.is_single_script()
+    // Words with Latin letters and their doubles from other alphabets; and addresses that only look Latin. Prose is not
+    // looked at word by word for long.
+    let words = text.split(|c: char| c.is_whitespace() || "/,;()\"'".contains(c)).filter(|word| !word.is_ascii() && word.chars().count() < 80);
+    let mixed = words.take(500).any(|word| {
+        let latin = word.chars().any(|c| c.is_ascii_alphabetic());
+        let address = word.contains('@') || word.trim_matches('.').contains('.');
+        (latin && word.chars().any(doubles)) || (address && !latin && skeleton(word).all(|c| c.is_ascii()))
     });
     if mixed {
         seen.fact("unicode", "mixed", Value::Bool(true));
         seen.find(Finding::new("unicode", Group::Integrity, 450, "a word mixes letters of several scripts, which may imitate another").at(pointer, &value()));
     }
+}
+
+/// Letters of alphabets that have doubles of Latin ones: Greek, Cyrillic, Armenian, Cherokee, mathematical and full-width.
+fn doubles(c: char) -> bool {
+    matches!(u32::from(c), 0x370..=0x3ff | 0x400..=0x52f | 0x530..=0x58f | 0x13a0..=0x13ff | 0xab70..=0xabbf | 0x1d400..=0x1d7ff | 0xff21..=0xff5a)
 }
 
 #[cfg(test)]
@@ -51,10 +60,10 @@ mod tests {
 
     #[test]
     fn imitations_are_seen_and_languages_are_not() {
-        for text in ["p\u{430}ypal.com", "invoice\u{202e}fdp.exe", "pass\u{200b}word", "ok\u{e0041}"] {
+        for text in ["p\u{430}ypal.com", "invoice\u{202e}fdp.exe", "pass\u{200b}word", "ok\u{e0041}", "\u{430}\u{440}\u{440}\u{4cf}\u{435}.\u{441}\u{43e}\u{43c}"] {
             assert_eq!(found(text), 1, "{text}");
         }
-        for text in ["Grüße aus Köln", "日本語のテキスト", "plain", "😀 fine", "Ελληνικά"] {
+        for text in ["Grüße aus Köln", "日本語のテキスト", "Adobe软件", "plain", "😀 fine", "Ελληνικά"] {
             assert_eq!(found(text), 0, "{text}");
         }
     }
