@@ -136,7 +136,10 @@ pub fn run() -> ExitCode {
     if let Verb::ExecChild(child) = &arguments.verb {
         return exec_child::run(child);
     }
-    let quiet = matches!(arguments.verb, Verb::Demo(_) | Verb::Approvals(_) | Verb::Audit(_) | Verb::Policy(_) | Verb::Score(_) | Verb::Channel(_) | Verb::Doctor(_));
+    let quiet = matches!(
+        arguments.verb,
+        Verb::Demo(_) | Verb::Approvals(_) | Verb::Audit(_) | Verb::Policy(_) | Verb::Score(_) | Verb::Channel(_) | Verb::Doctor(_)
+    );
     let level = match (arguments.verbose, quiet) {
         (true, _) => LevelFilter::DEBUG,
         (false, true) => LevelFilter::ERROR,

@@ -21,10 +21,12 @@ use crate::domain::tool::{Known, ToolDefinition};
 
 /// Judge calls: JSON lines in, assessments out
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Each line: {\"id\": …, \"server\": \"github\", \"tool\": \"get_me\", \"arguments\": {…}}, and where it is known \"annotations\",
+#[command(
+    after_help = "Each line: {\"id\": …, \"server\": \"github\", \"tool\": \"get_me\", \"arguments\": {…}}, and where it is known \"annotations\",
 \"session\" (calls of one caller, in order) and \"result_after\" (what the call answered).
 
-Example: echo '{\"server\":\"db\",\"tool\":\"query\",\"arguments\":{\"sql\":\"drop table t\"}}' | countersign score")]
+Example: echo '{\"server\":\"db\",\"tool\":\"query\",\"arguments\":{\"sql\":\"drop table t\"}}' | countersign score"
+)]
 pub(super) struct Arguments {
     /// The directory of policies [default: that of the configuration, or ./tool-policies]
     #[arg(long, value_name = "DIRECTORY")]
@@ -98,9 +100,9 @@ fn assess(set: &PolicySet, text: &str, trails: &mut HashMap<String, Trail>, brie
     if let Some(trail) = trail {
         trail.called(0);
         match line.result_after {
-            Some(serde_json::Value::String(text)) => trail.answered(&text, policy.trust(&line.tool)),
+            Some(serde_json::Value::String(text)) => trail.answered(&text, policy.trust()),
             Some(serde_json::Value::Null) | None => {}
-            Some(other) => trail.answered(&other.to_string(), policy.trust(&line.tool)),
+            Some(other) => trail.answered(&other.to_string(), policy.trust()),
         }
     }
     let decision = match verdict(&policy, &judged) {
@@ -121,4 +123,3 @@ fn assess(set: &PolicySet, text: &str, trails: &mut HashMap<String, Trail>, brie
     }
     Ok(out)
 }
-

@@ -43,7 +43,13 @@ impl ToolDefinition {
             Value::Bool(hint) => Some(*hint),
             _ => None,
         };
-        Self { name: name.into(), digest: Digest::ZERO, input: Object::default(), read_only: hint("readOnlyHint"), destructive: hint("destructiveHint") }
+        Self {
+            name: name.into(),
+            digest: Digest::ZERO,
+            input: Object::default(),
+            read_only: hint("readOnlyHint"),
+            destructive: hint("destructiveHint"),
+        }
     }
 
     /// The declared properties of its arguments.

@@ -271,7 +271,12 @@ impl Gateway {
                 None => Refusal::Answered { approval: id },
             },
             Outcome::OutcomeUnknown { .. } => Refusal::Unknown { subject: id },
-            _ => Refusal::Ended { approval: id, outcome },
+            outcome => {
+                if matches!(outcome, Outcome::Denied { .. }) {
+                    self.trails.denied(&attempt.caller.name, self.clock.now(), attempt.repeated().bytes());
+                }
+                Refusal::Ended { approval: id, outcome: outcome.clone() }
+            }
         };
         self.say(attempt, Said::Refused(refusal)).await;
         Ok(())

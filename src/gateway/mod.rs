@@ -10,6 +10,7 @@ mod post;
 mod review;
 mod run;
 mod sweep;
+mod trails;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -35,7 +36,7 @@ use crate::domain::audit::{Entry, EventKind, Receipt};
 use crate::domain::call::{Binding, CallDigest, Caller, ToolCall};
 use crate::domain::clock::Clock;
 use crate::domain::decision::{Decision, Enforcement, decide, verdict};
-use crate::domain::digest::Digest;
+use crate::domain::digest::{Digest, Fields};
 use crate::domain::json::canonical;
 use crate::domain::permit::{Grant, Permit};
 use crate::domain::policy::{Judged, Policy, PolicySet};
@@ -66,6 +67,7 @@ pub struct Gateway {
     pub settings: Settings,
     policies: RwLock<Arc<PolicySet>>,
     definitions: Definitions,
+    trails: trails::Trails,
 }
 
 /// What a gateway is made of.
@@ -219,6 +221,8 @@ struct Case {
     judged: Judged,
     binding: Binding,
     key: CallDigest,
+    /// What a call has in common with itself made again, whatever the policy is by then.
+    repeated: Digest,
 }
 
 /// A call in the record. Arguments that carry a secret, or are longer than 16 KiB, are there by digest alone.
@@ -264,7 +268,7 @@ impl Gateway {
     pub fn new(parts: Parts, settings: Settings, policies: PolicySet) -> Self {
         let Parts { store, clock, channels, issuers, people, metrics } = parts;
         let (policies, definitions) = (RwLock::new(Arc::new(policies)), Definitions::default());
-        Self { store, clock, channels, issuers, people, metrics, settings, policies, definitions }
+        Self { store, clock, channels, issuers, people, metrics, settings, policies, definitions, trails: trails::Trails::default() }
     }
 
     /// The policies in force.
@@ -303,11 +307,13 @@ impl Gateway {
     /// The route: every step in order.
     async fn route(&self, attempt: &Attempt) -> Result<(), RouteError> {
         let case = self.judge(attempt, false).await?;
+        self.trails.called(&attempt.caller.name, self.clock.now());
         match decide(&case.policy, &case.judged, case.key, self.settings.enforcement) {
             Decision::Deny { because } => {
                 let subject = random_hex::<16>()?;
                 let data = self.described(attempt, &case, json!({ "because": because }));
                 self.record(EventKind::Denied, Some(case.key), Some(subject), data).await?;
+                self.trails.denied(&attempt.caller.name, self.clock.now(), case.repeated.bytes());
                 self.say(attempt, Said::Refused(Refusal::Denied { because })).await;
             }
             Decision::Allow(allowed) => {
@@ -342,7 +348,9 @@ impl Gateway {
             [] => Default::default(),
             targets => self.store.seen(&server.name, &attempt.caller.name, targets).await?,
         };
-        let judged = policy.judge(call, &attempt.caller, &known.known(), &History { seen, ..History::default() });
+        let repeated = attempt.repeated();
+        let signs = self.trails.signs(&attempt.caller.name, &call.arguments, repeated.bytes());
+        let judged = policy.judge(call, &attempt.caller, &known.known(), &History { seen, signs });
         let scope = policy.credential.as_ref().map(|c| c.scope.scope(&call.arguments)).transpose()?;
         // A scope stands in the record, on cards and in the token: a secret in an argument must not come into it.
         if scope.as_deref().is_some_and(carries_secret) {
@@ -357,7 +365,7 @@ impl Gateway {
             scope,
         };
         let key = CallDigest::of(call, &attempt.caller, &binding, None);
-        Ok(Case { policy, judged, binding, key })
+        Ok(Case { policy, judged, binding, key, repeated })
     }
 
     /// What the record says of a call, beside what `more` adds.
@@ -443,6 +451,12 @@ impl Attempt {
     /// Whether nobody waits for the answer any more.
     fn is_gone(&self) -> bool {
         self.gone.is_cancelled() || self.say.is_closed()
+    }
+
+    /// Server, tool and arguments.
+    fn repeated(&self) -> Digest {
+        let fields = Fields::new("countersign repeated v1").field(self.server.name.as_bytes()).field(self.call.tool.as_bytes());
+        fields.field(self.call.arguments_digest().bytes()).digest()
     }
 
     /// The call as it goes upstream.

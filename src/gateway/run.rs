@@ -56,7 +56,16 @@ impl Gateway {
         match &end {
             Ok(last) => {
                 let (body, said) = last.message(minted.as_ref());
-                self.say(attempt, said).await;
+                // The next call may come as soon as this is said, and must find what was read; what is long is read after.
+                let trust = case.policy.trust();
+                let learn = || self.trails.answered(&attempt.caller.name, self.clock.now(), &body, trust);
+                if body.len() <= LONG_ANSWER {
+                    learn();
+                    self.say(attempt, said).await;
+                } else {
+                    self.say(attempt, said).await;
+                    learn();
+                }
                 // What the answer says of itself, and its digest: off its way where that takes long.
                 if body.len() > LONG_ANSWER {
                     tokio::task::yield_now().await;
@@ -113,6 +122,10 @@ impl Gateway {
         }
         let held = Versioned { approval: dispatched, version: held.version + 1 };
         let end = self.send(attempt, permit, minted.as_ref(), false).await;
+        if let Ok(last) = &end {
+            let (body, _) = last.message(minted.as_ref());
+            self.trails.answered(&attempt.caller.name, self.clock.now(), &body, case.policy.trust());
+        }
         let mut settled = self.settle(attempt, &held, &end, minted.as_ref()).await;
         // It went out: whatever fails from here on, nobody may be told that it did not run.
         if let Err(error) = &settled {

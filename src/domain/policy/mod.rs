@@ -207,8 +207,18 @@ impl Policy {
         Judged { observation, assessment, demands: verdict.demands }
     }
 
-    /// What the results of a tool are.
-    pub fn trust(&self, _tool: &str) -> risk::Trust {
+    /// The effect that it gives a tool, if it gives one.
+    pub fn effect_of(&self, tool: &str) -> Option<Effect> {
+        self.profile_for(tool).effect
+    }
+
+    /// Effects by tool-name glob, as `server.toml` gives them.
+    pub fn effects(&self) -> impl Iterator<Item = (&str, Effect)> {
+        self.effects.iter().map(|(glob, effect)| (glob.glob().glob(), *effect))
+    }
+
+    /// What its results are.
+    pub fn trust(&self) -> risk::Trust {
         self.results.unwrap_or(risk::Trust::Mixed)
     }
 

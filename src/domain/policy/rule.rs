@@ -80,7 +80,7 @@ impl Rule {
         }
         let program = Program::compile(&when).map_err(|error| RuleError::Compile {
             when: when.clone(),
-            reason: error.to_string().lines().next().unwrap_or_default().replace("ERROR: <input>:", ""),
+            reason: marked(&when, error.to_string().lines().next().unwrap_or_default()),
         })?;
         let known = ["args", "facts", "tool", "server", "caller"];
         let bound = bound(&when);
@@ -101,11 +101,32 @@ impl Rule {
     }
 }
 
+/// A compiler's `ERROR: <input>:LINE:COLUMN: …` as its words, with a mark below the place in the condition.
+fn marked(when: &str, error: &str) -> String {
+    let mut parts = error.trim_start_matches("ERROR: <input>:").splitn(3, ':');
+    let (line, column, words) = (parts.next(), parts.next(), parts.next());
+    let number = |text: Option<&str>| text.and_then(|t| t.trim().parse::<usize>().ok());
+    match (number(line), number(column), words) {
+        (Some(line), Some(column), Some(words)) => {
+            let shown = when.lines().nth(line.saturating_sub(1)).unwrap_or(when);
+            format!("{}\n  | {shown}\n  | {}^", words.trim(), " ".repeat(column.saturating_sub(1)))
+        }
+        _ => error.to_owned(),
+    }
+}
+
 /// The names that the macros of CEL bind: `k` in `list.exists(k, …)`.
 fn bound(when: &str) -> Vec<&str> {
     let macros = [".exists(", ".all(", ".exists_one(", ".map(", ".filter("];
     let names = macros.iter().flat_map(|name| when.split(name).skip(1));
     names.filter_map(|rest| rest.split_once(',').map(|(name, _)| name.trim())).collect()
+}
+
+impl Rule {
+    /// Why, for people.
+    pub fn because(&self) -> &str {
+        &self.because
+    }
 }
 
 impl std::fmt::Debug for Rule {

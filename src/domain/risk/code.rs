@@ -40,8 +40,18 @@ const CALLS: [(&str, u16, bool, &str); 7] = [
         false,
         r"(?i)(?:/etc/(?:passwd|shadow|sudoers|cron|hosts|ssh)|\.ssh\b|\.aws\b|id_rsa|authorized_keys|\.bashrc|\.git-credentials|/proc/|/var/log|document\.cookie|localStorage|sessionStorage|indexedDB|os\.environ|process\.env|getpass|keyring|chmod|chown|setuid)",
     ),
-    ("it writes files", 700, false, r"(?i)(?:open\s*\([^)]*['\x22][wax]b?\+?['\x22]|write_text|write_bytes|to_csv|to_pickle|writeFileSync|createWriteStream|fopen\s*\(|file_put_contents)"),
-    ("it ends or changes processes", 740, false, r"(?i)(?:os\.kill|psutil|\.terminate\s*\(|\.kill\s*\(|os\.fork|while\s+True\s*:\s*os\.fork|process\.exit|os\._exit)"),
+    (
+        "it writes files",
+        700,
+        false,
+        r"(?i)(?:open\s*\([^)]*['\x22][wax]b?\+?['\x22]|write_text|write_bytes|to_csv|to_pickle|writeFileSync|createWriteStream|fopen\s*\(|file_put_contents)",
+    ),
+    (
+        "it ends or changes processes",
+        740,
+        false,
+        r"(?i)(?:os\.kill|psutil|\.terminate\s*\(|\.kill\s*\(|os\.fork|while\s+True\s*:\s*os\.fork|process\.exit|os\._exit)",
+    ),
 ];
 
 // Rules that do not compile would be a bug that the test below finds; without them all code still has its floor.

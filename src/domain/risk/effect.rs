@@ -91,7 +91,17 @@ pub(super) fn observe(call: &ToolCall, profile: &Profile, definition: Option<&To
         }
         return effect;
     }
-    let (mut effect, mut why) = match from_name(&call.tool) {
+    let (effect, why) = guessed(&call.tool, definition);
+    if interprets && effect <= Effect::Execute {
+        seen.find(Finding::new("effect", Group::Effect, 50, "the tool runs what it is given, which is judged by itself"));
+        return Effect::Execute;
+    }
+    seen.find(Finding::new("effect", Group::Effect, effect.guessed_weight(), why));
+    effect
+}
+
+fn guessed(name: &str, definition: Option<&ToolDefinition>) -> (Effect, String) {
+    let (mut effect, mut why) = match from_name(name) {
         Some(effect) => (effect, format!("the tool's name says {}", effect.name())),
         None => (Effect::Unknown, "the tool's name does not say what it does".to_owned()),
     };
@@ -107,12 +117,12 @@ pub(super) fn observe(call: &ToolCall, profile: &Profile, definition: Option<&To
             (effect, why) = (Effect::Update, "its server says that it is not read-only".into());
         }
     }
-    if interprets && effect <= Effect::Execute {
-        seen.find(Finding::new("effect", Group::Effect, 50, "the tool runs what it is given, which is judged by itself"));
-        return Effect::Execute;
-    }
-    seen.find(Finding::new("effect", Group::Effect, effect.guessed_weight(), why));
-    effect
+    (effect, why)
+}
+
+/// The effect that a tool's name, schema and annotations suggest.
+pub fn guess_effect(tool: &ToolDefinition) -> Effect {
+    guessed(&tool.name, Some(tool)).0
 }
 
 /// Whether a tool of this name may run what it is given.

@@ -15,11 +15,16 @@ pub(super) fn observe(role: &EnvironmentRole, pointer: &Pointer, value: &Value, 
     };
     let lower = text.trim().to_lowercase();
     let dangerous = match role.dangerous.as_slice() {
-        [] => USUAL.contains(&lower.as_str()) || lower.split(['-', '_', '.', '/', ':']).any(|part| matches!(part, "prod" | "production" | "live" | "prd")),
+        [] => {
+            USUAL.contains(&lower.as_str())
+                || lower.split(['-', '_', '.', '/', ':']).any(|part| matches!(part, "prod" | "production" | "live" | "prd"))
+        }
         named => named.iter().any(|name| name.eq_ignore_ascii_case(&lower)),
     };
     if dangerous {
         seen.fact("environment", "dangerous", Value::Bool(true));
-        seen.find(Finding::new("environment", Group::Magnitude, 350, format!("it reaches `{}`", crate::domain::text::visible(&lower))).at(pointer, value));
+        seen.find(
+            Finding::new("environment", Group::Magnitude, 350, format!("it reaches `{}`", crate::domain::text::visible(&lower))).at(pointer, value),
+        );
     }
 }

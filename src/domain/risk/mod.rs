@@ -31,7 +31,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-pub use effect::Effect;
+pub use effect::{Effect, guess_effect};
 pub use finding::{Evidence, Finding, Group};
 pub(crate) use role::decimal as role_decimal;
 pub use role::{AmountRole, CountRole, EnvironmentRole, FlagRole, PathRole, RecipientRole, Role, RoleKind, UrlRole};
@@ -123,7 +123,11 @@ pub fn observe(call: &ToolCall, profile: &Profile, known: &Known<'_>, history: &
         }
     }
     strings(&Pointer::root(), &call.arguments, &mut seen);
-    let reaches_out = profile.roles.iter().chain(&guessed).any(|(pattern, role)| matches!(role, Role::Url(_) | Role::Host(_)) && !pattern.find(&call.arguments).is_empty());
+    let reaches_out = profile
+        .roles
+        .iter()
+        .chain(&guessed)
+        .any(|(pattern, role)| matches!(role, Role::Url(_) | Role::Host(_)) && !pattern.find(&call.arguments).is_empty());
     trail::observe(&history.signs, effect, reaches_out, &mut seen);
     let Sight { findings, mut facts, .. } = seen;
     facts.insert("effect", Value::from(effect.name()));

@@ -5,16 +5,86 @@ use crate::domain::json::{Pointer, Value};
 
 /// Steps of a path that hold credentials.
 const CREDENTIALS: [&str; 38] = [
-    ".ssh", ".aws", ".env", ".gnupg", ".kube", ".netrc", "_netrc", ".npmrc", ".pypirc", ".docker", ".git-credentials", ".azure", ".pgpass", ".my.cnf", ".vault-token", ".htpasswd",
-    ".password-store", ".terraformrc", ".s3cfg", ".boto", "shadow", "shadow-", "gshadow", "authorized_keys", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "kubeconfig",
-    "credentials", "credentials.json", "service-account.json", "master.key", "wallet.dat", "secring.gpg", "ntds.dit", "tfstate", ".bash_history",
+    ".ssh",
+    ".aws",
+    ".env",
+    ".gnupg",
+    ".kube",
+    ".netrc",
+    "_netrc",
+    ".npmrc",
+    ".pypirc",
+    ".docker",
+    ".git-credentials",
+    ".azure",
+    ".pgpass",
+    ".my.cnf",
+    ".vault-token",
+    ".htpasswd",
+    ".password-store",
+    ".terraformrc",
+    ".s3cfg",
+    ".boto",
+    "shadow",
+    "shadow-",
+    "gshadow",
+    "authorized_keys",
+    "id_rsa",
+    "id_dsa",
+    "id_ecdsa",
+    "id_ed25519",
+    "kubeconfig",
+    "credentials",
+    "credentials.json",
+    "service-account.json",
+    "master.key",
+    "wallet.dat",
+    "secring.gpg",
+    "ntds.dit",
+    "tfstate",
+    ".bash_history",
 ];
 
 /// Steps of a path that something runs, or believes, later.
 const BELIEVED: [&str; 38] = [
-    ".git", ".bashrc", ".bash_profile", ".bash_login", ".bash_logout", ".zshrc", ".zshenv", ".zprofile", ".profile", ".login", ".github", ".gitlab-ci.yml", ".circleci", "jenkinsfile",
-    ".mcp.json", ".vscode", ".cursor", ".claude", ".gitconfig", ".gitmodules", ".vimrc", ".tmux.conf", "sudoers", "sudoers.d", "crontab", "cron.d", "cron.daily", "crontabs", "passwd",
-    "countersign.toml", "tool-policies", "systemd", "init.d", "rc.local", "ld.so.preload", "profile.d", "launchagents", "launchdaemons",
+    ".git",
+    ".bashrc",
+    ".bash_profile",
+    ".bash_login",
+    ".bash_logout",
+    ".zshrc",
+    ".zshenv",
+    ".zprofile",
+    ".profile",
+    ".login",
+    ".github",
+    ".gitlab-ci.yml",
+    ".circleci",
+    "jenkinsfile",
+    ".mcp.json",
+    ".vscode",
+    ".cursor",
+    ".claude",
+    ".gitconfig",
+    ".gitmodules",
+    ".vimrc",
+    ".tmux.conf",
+    "sudoers",
+    "sudoers.d",
+    "crontab",
+    "cron.d",
+    "cron.daily",
+    "crontabs",
+    "passwd",
+    "countersign.toml",
+    "tool-policies",
+    "systemd",
+    "init.d",
+    "rc.local",
+    "ld.so.preload",
+    "profile.d",
+    "launchagents",
+    "launchdaemons",
 ];
 
 pub(super) fn observe(role: &PathRole, pointer: &Pointer, value: &Value, seen: &mut Sight<'_>) {
@@ -63,7 +133,8 @@ pub(super) fn secret(path: &str, changes: bool) -> Option<&'static str> {
     let unified = path.replace('\\', "/").to_lowercase();
     let steps = || unified.split(['/', ':', '@', '=']).filter(|step| !step.is_empty());
     let ends = [".pem", ".key", ".p12", ".pfx", ".kdbx", ".keystore", ".jks", ".ppk", ".tfstate", ".ovpn"];
-    if steps().any(|step| CREDENTIALS.contains(&step) || step.starts_with(".env.") || ends.iter().any(|end| step.len() > end.len() && step.ends_with(end)))
+    if steps()
+        .any(|step| CREDENTIALS.contains(&step) || step.starts_with(".env.") || ends.iter().any(|end| step.len() > end.len() && step.ends_with(end)))
         || unified.contains(".config/gcloud")
         || (unified.starts_with("/proc/") && ["/environ", "/mem", "/maps", "/cmdline", "/fd"].iter().any(|end| unified.contains(end)))
     {
@@ -77,15 +148,54 @@ pub(super) fn secret(path: &str, changes: bool) -> Option<&'static str> {
 
 /// Whether a path belongs to the system rather than to a project or a person.
 pub(super) fn of_the_system(path: &str) -> bool {
-    let roots = ["/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/dev", "/sys", "/proc", "/root", "/var/spool/cron", "/var/log", "/var/lib", "/System", "/Library"];
+    let roots = [
+        "/etc",
+        "/usr",
+        "/bin",
+        "/sbin",
+        "/lib",
+        "/lib64",
+        "/boot",
+        "/dev",
+        "/sys",
+        "/proc",
+        "/root",
+        "/var/spool/cron",
+        "/var/log",
+        "/var/lib",
+        "/System",
+        "/Library",
+    ];
     let exempt = ["/dev/null", "/dev/stdout", "/dev/stderr", "/dev/tty", "/usr/local/src"];
-    roots.iter().any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))) && !exempt.iter().any(|e| path.starts_with(e))
+    roots.iter().any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        && !exempt.iter().any(|e| path.starts_with(e))
 }
 
 /// Whether an absolute path is outside the places where projects and people have their files, or is a hidden file of a
 /// person's home, where programs look for their settings.
 pub(super) fn out_of_the_way(path: &str) -> bool {
-    let places = ["/home", "/Users", "/tmp", "/var/tmp", "/workspace", "/workspaces", "/work", "/app", "/repo", "/src", "/project", "/projects", "/code", "/data", "/mnt", "/media", "/srv", "/dev", "/instruction", "/output"];
+    let places = [
+        "/home",
+        "/Users",
+        "/tmp",
+        "/var/tmp",
+        "/workspace",
+        "/workspaces",
+        "/work",
+        "/app",
+        "/repo",
+        "/src",
+        "/project",
+        "/projects",
+        "/code",
+        "/data",
+        "/mnt",
+        "/media",
+        "/srv",
+        "/dev",
+        "/instruction",
+        "/output",
+    ];
     let home = ["~/.", "$HOME/."].iter().any(|start| path.starts_with(start));
     let inside = |root: &&str| path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     home || (path.starts_with('/') && !places.iter().any(|root| inside(&root)))

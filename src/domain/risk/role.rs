@@ -135,17 +135,45 @@ impl Role {
             "command" | "cmd" | "commands" | "shell" | "bash" | "cmdline" | "argv" => Self::Shell,
             "sql" => Self::Sql(Dialect::Unknown),
             "query" | "statement" | "queries" | "statements" if sql::looks_like(text) => Self::Sql(Dialect::Unknown),
-            "code" | "script" | "javascript" | "python" | "expression" | "function" | "program" | "source_code" if !text.is_empty() && !plain_word(text) => Self::Code,
-            "path" | "file" | "filename" | "filepath" | "directory" | "dir" | "folder" | "destination" | "paths" | "files" | "source" => Self::Path(PathRole::default()),
+            "code" | "script" | "javascript" | "python" | "expression" | "function" | "program" | "source_code"
+                if !text.is_empty() && !plain_word(text) =>
+            {
+                Self::Code
+            }
+            "path" | "file" | "filename" | "filepath" | "directory" | "dir" | "folder" | "destination" | "paths" | "files" | "source" => {
+                Self::Path(PathRole::default())
+            }
             "url" | "uri" | "href" | "link" | "endpoint" | "webhook" | "urls" => Self::Url(UrlRole::default()),
             "host" | "hostname" => Self::Host(UrlRole::default()),
             "amount" | "price" | "total" => Self::Amount(AmountRole::default()),
-            "to" | "recipient" | "recipients" | "email" | "emails" | "iban" | "cc" | "bcc" | "participants" | "attendees" | "invitees" | "payee" | "beneficiary" => Self::Recipient(RecipientRole::default()),
+            "to" | "recipient" | "recipients" | "email" | "emails" | "iban" | "cc" | "bcc" | "participants" | "attendees" | "invitees" | "payee"
+            | "beneficiary" => Self::Recipient(RecipientRole::default()),
             _ if first == "to" && matches!(last, "address" | "account" | "number" | "user") => Self::Recipient(RecipientRole::default()),
-            "force" | "recursive" | "permanent" | "permanently" | "public" | "all" | "cascade" | "overwrite" | "hard" => Self::Flag(FlagRole::default()),
+            "force" | "recursive" | "permanent" | "permanently" | "public" | "all" | "cascade" | "overwrite" | "hard" => {
+                Self::Flag(FlagRole::default())
+            }
             "environment" | "env" | "stage" if !text.is_empty() => Self::Environment(EnvironmentRole::default()),
             _ => return None,
         })
+    }
+
+    /// Its name, as policies write it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Amount(_) => "amount",
+            Self::Code => "code",
+            Self::Count(_) => "count",
+            Self::Environment(_) => "environment",
+            Self::Flag(_) => "flag",
+            Self::Host(_) => "host",
+            Self::Path(_) => "path",
+            Self::Recipient(_) => "recipient",
+            Self::Selector => "selector",
+            Self::Shell => "shell",
+            Self::Sql(_) => "sql",
+            Self::Text => "text",
+            Self::Url(_) => "url",
+        }
     }
 
     /// Whether the argument holds something that is run, so that what it says counts instead of that it is run.

@@ -62,20 +62,31 @@ const RULES: [(&str, u32, &str); 58] = [
     ("an Atlassian token", 30, r"\bATATT3[A-Za-z0-9_=-]{100,}|\bATCTT3[A-Za-z0-9_=-]{60,}"),
     ("an Airtable token", 30, r"\bpat[A-Za-z0-9]{14}\.[a-f0-9]{64}\b"),
     ("an Age key", 0, r"AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}"),
-    ("a 1Password credential", 35, r"\bops_eyJ[A-Za-z0-9+/]{200,}|\bA3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5}\b"),
+    (
+        "a 1Password credential",
+        35,
+        r"\bops_eyJ[A-Za-z0-9+/]{200,}|\bA3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5}\b",
+    ),
     ("a Fly.io token", 35, r"\bfo1_[A-Za-z0-9_-]{43}\b|\bfm[12][ar]?_[A-Za-z0-9+/]{100,}"),
     ("a Figma token", 30, r"\bfigd_[A-Za-z0-9_-]{40,}"),
     ("a Supabase key", 30, r"\bsbp_[a-f0-9]{40}\b|\bsb_secret_[A-Za-z0-9_-]{20,}"),
     ("an Alibaba key", 30, r"\bLTAI[A-Za-z0-9]{20}\b"),
     ("an OpenShift token", 32, r"\bsha256~[A-Za-z0-9_-]{43}\b"),
     ("an EasyPost key", 30, r"\bEZ[AT]K[A-Za-z0-9]{54}\b"),
-    ("a Cisco Meraki, Sourcegraph or Sumo Logic key", 33, r"(?i)\b(?:meraki|sourcegraph|sumo|okta|heroku|fastly|netlify|snyk|algolia|bitbucket|contentful|dropbox|mapbox|zendesk)[\w .-]{0,20}(?:key|token|secret|pat|api)?[\w .-]{0,20}['\x22]?\s{0,3}[:=]{1,2}>?\s{0,3}['\x22]?[A-Fa-f0-9]{40}\b"),
+    (
+        "a Cisco Meraki, Sourcegraph or Sumo Logic key",
+        33,
+        r"(?i)\b(?:meraki|sourcegraph|sumo|okta|heroku|fastly|netlify|snyk|algolia|bitbucket|contentful|dropbox|mapbox|zendesk)[\w .-]{0,20}(?:key|token|secret|pat|api)?[\w .-]{0,20}['\x22]?\s{0,3}[:=]{1,2}>?\s{0,3}['\x22]?[A-Fa-f0-9]{40}\b",
+    ),
 ];
 
 /// What stands where credentials stand; the first group is the credential.
 const PLACES: [(&str, &str); 4] = [
     ("a password in a URL", r"(?i)\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@'\x22]{1,80}:([^\s/@'\x22]{3,120})@"),
-    ("a credential in a header", r"(?i)(?:authorization|apikey|api-key|x-api-key|x-auth-token|private-token|x-[a-z-]*token|x-[a-z-]*key)['\x22]?\s{0,4}[:=]\s{0,4}['\x22]?(?:bearer|basic|token|apikey|digest)?\s{0,4}([A-Za-z0-9_+/=.~-]{10,600})"),
+    (
+        "a credential in a header",
+        r"(?i)(?:authorization|apikey|api-key|x-api-key|x-auth-token|private-token|x-[a-z-]*token|x-[a-z-]*key)['\x22]?\s{0,4}[:=]\s{0,4}['\x22]?(?:bearer|basic|token|apikey|digest)?\s{0,4}([A-Za-z0-9_+/=.~-]{10,600})",
+    ),
     ("a credential for curl", r"\bcurl\b(?:[^\n;|]|\\\n){0,400}?\s(?:-u|--user)[\s=]{1,3}['\x22]?[^\s:'\x22]{0,80}:([^\s'\x22]{3,120})"),
     (
         "a credential by its name",
@@ -134,7 +145,9 @@ fn collect(text: &str, layers: u8, names: &mut Vec<(&'static str, u8)>) -> bool 
     for rule in hints.matches(text).iter() {
         let (Some((name, _)), Some(Some(form))) = (PLACES.get(rule), PLACED.get(rule)) else { continue };
         let named = rule == 3;
-        let real = |value: &str| !placeholder(value) && if named { entropy(value) >= 3.3 && mixed(value) } else { value.len() < 16 || entropy(value) >= 3.0 };
+        let real = |value: &str| {
+            !placeholder(value) && if named { entropy(value) >= 3.3 && mixed(value) } else { value.len() < 16 || entropy(value) >= 3.0 }
+        };
         if form.captures_iter(text).take(50).filter_map(|hit| hit.get(1)).any(|value| real(value.as_str())) {
             names.push((*name, layers));
         }
@@ -174,7 +187,8 @@ fn unpacked(run: &str) -> Vec<String> {
         keep(pairs);
     }
     let bare = run.trim_end_matches('=');
-    let engine = if bare.contains(['-', '_']) { base64::engine::general_purpose::URL_SAFE_NO_PAD } else { base64::engine::general_purpose::STANDARD_NO_PAD };
+    let engine =
+        if bare.contains(['-', '_']) { base64::engine::general_purpose::URL_SAFE_NO_PAD } else { base64::engine::general_purpose::STANDARD_NO_PAD };
     if let Ok(bytes) = engine.decode(bare) {
         keep(bytes);
     }
@@ -194,13 +208,34 @@ fn entropy(text: &str) -> f64 {
 }
 
 fn mixed(value: &str) -> bool {
-    value.bytes().any(|b| b.is_ascii_digit()) && value.bytes().any(|b| b.is_ascii_alphabetic()) && value.bytes().filter(|b| b"-._/".contains(b)).count() * 4 < value.len()
+    value.bytes().any(|b| b.is_ascii_digit())
+        && value.bytes().any(|b| b.is_ascii_alphabetic())
+        && value.bytes().filter(|b| b"-._/".contains(b)).count() * 4 < value.len()
 }
 
 /// Values that stand for a secret where the real one was left out.
 fn placeholder(value: &str) -> bool {
     let lower = value.to_lowercase();
-    let words = ["example", "changeme", "placeholder", "redacted", "your", "dummy", "sample", "insert", "fake-", "xxxx", "****", "....", "0000000", "process.env", "os.environ", "getenv", "123456789", ".."];
+    let words = [
+        "example",
+        "changeme",
+        "placeholder",
+        "redacted",
+        "your",
+        "dummy",
+        "sample",
+        "insert",
+        "fake-",
+        "xxxx",
+        "****",
+        "....",
+        "0000000",
+        "process.env",
+        "os.environ",
+        "getenv",
+        "123456789",
+        "..",
+    ];
     let holds = ["${", "{{", "$(", "<", "[", "%(", "%{"];
     // Examples in the documentation of AWS end so, and are keys all the same in form.
     let variable = value.starts_with('$') || value.starts_with('%');

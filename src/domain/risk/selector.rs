@@ -6,7 +6,9 @@ use crate::domain::json::{Object, Pointer, Value};
 pub(super) fn observe(pointer: &Pointer, value: &Value, seen: &mut Sight<'_>) {
     let everything = match value {
         Value::Null => true,
-        Value::String(text) => matches!(text.trim(), "" | "*" | "**" | "**/*" | "*.*" | "%" | ".*" | "^.*$" | "all" | "ALL" | "--all" | "/" | "." | "/*"),
+        Value::String(text) => {
+            matches!(text.trim(), "" | "*" | "**" | "**/*" | "*.*" | "%" | ".*" | "^.*$" | "all" | "ALL" | "--all" | "/" | "." | "/*")
+        }
         Value::Object(object) => object.iter().next().is_none() || always(object),
         Value::Array(items) => items.is_empty() || items.iter().any(|item| matches!(item.as_str(), Some("*" | "all"))),
         _ => false,

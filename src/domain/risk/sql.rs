@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use serde::Deserialize;
 use sqlparser::ast::{
-    BinaryOperator, CopySource, CopyTarget, Expr, FromTable, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart,
-    Query, Select, Set, SetExpr, SetOperator, Statement, TableFactor, Value as Literal, Visit, Visitor,
+    BinaryOperator, CopySource, CopyTarget, Expr, FromTable, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+    ObjectNamePart, Query, Select, Set, SetExpr, SetOperator, Statement, TableFactor, Value as Literal, Visit, Visitor,
 };
 use sqlparser::dialect;
 use sqlparser::parser::Parser;
@@ -103,8 +103,8 @@ pub(super) fn dangers(text: &str, dialect: Dialect) -> Vec<Danger> {
 pub(super) fn looks_like(text: &str) -> bool {
     let first: String = text.trim_start().chars().take_while(|c| c.is_ascii_alphabetic()).collect::<String>().to_lowercase();
     let verbs = [
-        "select", "insert", "update", "delete", "with", "create", "drop", "alter", "truncate", "grant", "revoke", "explain", "show", "copy", "merge", "call", "do", "set", "begin", "commit", "vacuum",
-        "exec", "execute", "replace", "attach", "pragma", "use", "describe", "analyze",
+        "select", "insert", "update", "delete", "with", "create", "drop", "alter", "truncate", "grant", "revoke", "explain", "show", "copy", "merge",
+        "call", "do", "set", "begin", "commit", "vacuum", "exec", "execute", "replace", "attach", "pragma", "use", "describe", "analyze",
     ];
     verbs.contains(&first.as_str()) && text.trim().contains(char::is_whitespace)
 }
@@ -170,10 +170,22 @@ impl Look {
                 }
                 // The statement inside is judged by the visitor.
             }
-            Statement::ShowFunctions { .. } | Statement::ShowVariable { .. } | Statement::ShowStatus { .. } | Statement::ShowVariables { .. }
-            | Statement::ShowCreate { .. } | Statement::ShowColumns { .. } | Statement::ShowCatalogs { .. } | Statement::ShowDatabases { .. }
-            | Statement::ShowProcessList { .. } | Statement::ShowSchemas { .. } | Statement::ShowCharset(_) | Statement::ShowObjects(_)
-            | Statement::ShowTables { .. } | Statement::ShowViews { .. } | Statement::ShowCollation { .. } | Statement::Print(_) => {}
+            Statement::ShowFunctions { .. }
+            | Statement::ShowVariable { .. }
+            | Statement::ShowStatus { .. }
+            | Statement::ShowVariables { .. }
+            | Statement::ShowCreate { .. }
+            | Statement::ShowColumns { .. }
+            | Statement::ShowCatalogs { .. }
+            | Statement::ShowDatabases { .. }
+            | Statement::ShowProcessList { .. }
+            | Statement::ShowSchemas { .. }
+            | Statement::ShowCharset(_)
+            | Statement::ShowObjects(_)
+            | Statement::ShowTables { .. }
+            | Statement::ShowViews { .. }
+            | Statement::ShowCollation { .. }
+            | Statement::Print(_) => {}
             Statement::Insert(insert) if insert.overwrite || insert.replace_into => {
                 self.dangers.push(Danger::new(700, "it replaces rows", &statement.to_string()).destroying());
             }
@@ -190,24 +202,40 @@ impl Look {
                     self.bounded(delete.selection.as_ref(), "it deletes every row", statement);
                 }
             }
-            Statement::Truncate(_) | Statement::Drop { .. } | Statement::DropFunction(_) | Statement::DropProcedure { .. } | Statement::DropTrigger(_)
-            | Statement::DropExtension(_) | Statement::DropPolicy(_) | Statement::DropDomain(_) | Statement::DropSecret { .. } => {
+            Statement::Truncate(_)
+            | Statement::Drop { .. }
+            | Statement::DropFunction(_)
+            | Statement::DropProcedure { .. }
+            | Statement::DropTrigger(_)
+            | Statement::DropExtension(_)
+            | Statement::DropPolicy(_)
+            | Statement::DropDomain(_)
+            | Statement::DropSecret { .. } => {
                 self.dangers.push(Danger::new(780, "it removes what holds data or protects it", &statement.to_string()).destroying().unbounded());
             }
             Statement::Grant(grant) => {
                 let text = grant.to_string();
                 let upper = text.to_uppercase();
-                let admin = ["ALL PRIVILEGES", "SUPERUSER", "WITH GRANT OPTION", "GRANT ALL", "OWNERSHIP", " SUPER", "PG_WRITE_SERVER_FILES", "PG_EXECUTE"];
+                let admin =
+                    ["ALL PRIVILEGES", "SUPERUSER", "WITH GRANT OPTION", "GRANT ALL", "OWNERSHIP", " SUPER", "PG_WRITE_SERVER_FILES", "PG_EXECUTE"];
                 let danger = Danger::new(720, "it gives rights", &text);
                 self.dangers.push(if admin.iter().any(|word| upper.contains(word)) { danger.granting() } else { danger });
             }
-            Statement::CreateRole(_) | Statement::CreateUser(_) | Statement::AlterUser(_) | Statement::AlterRole { .. } | Statement::Deny(_)
-            | Statement::Revoke(_) | Statement::AlterPolicy(_) | Statement::CreatePolicy(_) => {
+            Statement::CreateRole(_)
+            | Statement::CreateUser(_)
+            | Statement::AlterUser(_)
+            | Statement::AlterRole { .. }
+            | Statement::Deny(_)
+            | Statement::Revoke(_)
+            | Statement::AlterPolicy(_)
+            | Statement::CreatePolicy(_) => {
                 let danger = Danger::new(720, "it changes who has which rights", &statement.to_string());
                 self.dangers.push(if statement.to_string().to_uppercase().contains("SUPERUSER") { danger.granting() } else { danger });
             }
             Statement::Copy { target, to, source, .. } => match target {
-                CopyTarget::Program { .. } => self.dangers.push(Danger::new(780, "it runs a program on the database's machine", &statement.to_string()).opaque_code()),
+                CopyTarget::Program { .. } => {
+                    self.dangers.push(Danger::new(780, "it runs a program on the database's machine", &statement.to_string()).opaque_code())
+                }
                 CopyTarget::File { .. } => self.add(740, "it reads or writes a file on the database's machine", statement),
                 CopyTarget::Stdout if *to => {
                     if let CopySource::Query(query) = source {
@@ -218,18 +246,35 @@ impl Look {
             },
             Statement::Set(set) => self.set(set),
             Statement::Use(_) | Statement::UnlockTables => self.add(420, "it changes the session", statement),
-            Statement::StartTransaction { .. } | Statement::Commit { .. } | Statement::Rollback { .. } | Statement::Savepoint { .. } | Statement::ReleaseSavepoint { .. } => {
+            Statement::StartTransaction { .. }
+            | Statement::Commit { .. }
+            | Statement::Rollback { .. }
+            | Statement::Savepoint { .. }
+            | Statement::ReleaseSavepoint { .. } => {
                 self.add(620, "it begins or ends a transaction, which may be what keeps it from writing", statement);
             }
             Statement::Pragma { name, value, .. } => {
-                let looks = ["table_info", "table_list", "index_list", "index_info", "database_list", "foreign_key_list", "table_xinfo", "schema_version", "user_version", "page_count"];
+                let looks = [
+                    "table_info",
+                    "table_list",
+                    "index_list",
+                    "index_info",
+                    "database_list",
+                    "foreign_key_list",
+                    "table_xinfo",
+                    "schema_version",
+                    "user_version",
+                    "page_count",
+                ];
                 let name = name.to_string().to_lowercase();
                 if !(looks.contains(&name.as_str()) && (value.is_none() || name.contains('_'))) {
                     self.add(640, "it changes how the database works", statement);
                 }
             }
             Statement::Call(function) => self.add(680, format!("it runs the procedure `{}`", short(&function.name)), statement),
-            Statement::Execute { .. } | Statement::Prepare { .. } => self.dangers.push(Danger::opaque("it runs a statement that is not shown", &statement.to_string())),
+            Statement::Execute { .. } | Statement::Prepare { .. } => {
+                self.dangers.push(Danger::opaque("it runs a statement that is not shown", &statement.to_string()))
+            }
             other => {
                 let text = other.to_string();
                 let verb: String = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ").to_uppercase();
@@ -244,8 +289,21 @@ impl Look {
         let text = set.to_string();
         let lower = text.to_lowercase();
         let guards = [
-            "role", "authorization", "row_security", "read_only", "read write", "search_path", "session_replication_role", "sql_log_bin", "foreign_key_checks",
-            "global", "log_", "shared_preload", "local_infile", "unique_checks", "sql_mode",
+            "role",
+            "authorization",
+            "row_security",
+            "read_only",
+            "read write",
+            "search_path",
+            "session_replication_role",
+            "sql_log_bin",
+            "foreign_key_checks",
+            "global",
+            "log_",
+            "shared_preload",
+            "local_infile",
+            "unique_checks",
+            "sql_mode",
         ];
         if guards.iter().any(|word| lower.contains(word)) {
             self.add(720, "it changes a setting that protects the database", set);
@@ -272,8 +330,11 @@ impl Look {
         if let FunctionArguments::List(list) = &function.args {
             for argument in &list.args {
                 if let FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) = argument
-                    && let Literal::SingleQuotedString(text) | Literal::DollarQuotedString(sqlparser::ast::DollarQuotedString { value: text, .. }) = &value.value
-                    && ["insert ", "update ", "delete ", "drop ", "alter ", "truncate ", "create ", "grant ", "copy "].iter().any(|verb| text.to_lowercase().trim_start().starts_with(verb))
+                    && let Literal::SingleQuotedString(text) | Literal::DollarQuotedString(sqlparser::ast::DollarQuotedString { value: text, .. }) =
+                        &value.value
+                    && ["insert ", "update ", "delete ", "drop ", "alter ", "truncate ", "create ", "grant ", "copy "]
+                        .iter()
+                        .any(|verb| text.to_lowercase().trim_start().starts_with(verb))
                 {
                     self.dangers.push(Danger::new(680, "a statement is hidden in a text that is given to a function", text));
                 }
@@ -306,7 +367,11 @@ impl Visitor for Look {
         let name = ident.value.to_lowercase();
         let words = ["password", "passwd", "pwd", "secret", "api_key", "apikey", "access_token", "private_key", "credit_card", "card_number", "ssn"];
         if words.iter().any(|word| name.contains(word)) {
-            self.add(if self.joined { 620 } else { 420 }, format!("it names `{}`, which sounds like credentials or personal data", ident.value), ident);
+            self.add(
+                if self.joined { 620 } else { 420 },
+                format!("it names `{}`, which sounds like credentials or personal data", ident.value),
+                ident,
+            );
         }
         ControlFlow::Continue(())
     }
@@ -325,7 +390,21 @@ impl Visitor for Look {
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
         let name = relation.to_string().to_lowercase().replace(['"', '`', '[', ']'], "");
-        let secret = ["pg_shadow", "pg_authid", "pg_user_mapping", "pg_user_mappings", "pg_hba_file_rules", "pg_file_settings", "mysql.user", "pg_largeobject", "pg_statistic", "sys.sql_logins", "syslogins", "master..", "pg_subscription"];
+        let secret = [
+            "pg_shadow",
+            "pg_authid",
+            "pg_user_mapping",
+            "pg_user_mappings",
+            "pg_hba_file_rules",
+            "pg_file_settings",
+            "mysql.user",
+            "pg_largeobject",
+            "pg_statistic",
+            "sys.sql_logins",
+            "syslogins",
+            "master..",
+            "pg_subscription",
+        ];
         if secret.iter().any(|table| name == *table || name.ends_with(&format!(".{table}")) || name.contains("master..")) {
             self.add(650, "it reads where the database keeps passwords or files", relation);
         }
@@ -376,11 +455,14 @@ fn always(expr: &Expr) -> bool {
         Expr::BinaryOp { left, op: BinaryOperator::Or, right } => always(left) || always(right),
         Expr::BinaryOp { left, op: BinaryOperator::And, right } => always(left) && always(right),
         Expr::BinaryOp { left, op, right } => match op {
-            BinaryOperator::Eq | BinaryOperator::GtEq | BinaryOperator::LtEq | BinaryOperator::Spaceship => left == right || both(left, right).is_some_and(|(a, b)| match op {
-                BinaryOperator::Eq | BinaryOperator::Spaceship => a == b,
-                BinaryOperator::GtEq => a >= b,
-                _ => a <= b,
-            }),
+            BinaryOperator::Eq | BinaryOperator::GtEq | BinaryOperator::LtEq | BinaryOperator::Spaceship => {
+                left == right
+                    || both(left, right).is_some_and(|(a, b)| match op {
+                        BinaryOperator::Eq | BinaryOperator::Spaceship => a == b,
+                        BinaryOperator::GtEq => a >= b,
+                        _ => a <= b,
+                    })
+            }
             BinaryOperator::NotEq => both(left, right).is_some_and(|(a, b)| a != b),
             BinaryOperator::Gt => both(left, right).is_some_and(|(a, b)| a > b),
             BinaryOperator::Lt => both(left, right).is_some_and(|(a, b)| a < b),
@@ -392,7 +474,9 @@ fn always(expr: &Expr) -> bool {
         Expr::Like { negated: false, pattern, .. } | Expr::ILike { negated: false, pattern, .. } => {
             matches!(pattern.as_ref(), Expr::Value(value) if matches!(&value.value, Literal::SingleQuotedString(text) if text == "%"))
         }
-        Expr::Exists { negated: false, subquery } => subquery.to_string().to_uppercase().starts_with("SELECT 1") && !subquery.to_string().to_uppercase().contains("FROM"),
+        Expr::Exists { negated: false, subquery } => {
+            subquery.to_string().to_uppercase().starts_with("SELECT 1") && !subquery.to_string().to_uppercase().contains("FROM")
+        }
         _ => false,
     }
 }
@@ -421,22 +505,81 @@ fn reassuring(expr: &Expr) -> bool {
 /// What a function does beyond looking at rows.
 fn reaches_out(name: &str) -> Option<&'static str> {
     const FILES: [&str; 18] = [
-        "load_file", "readfile", "writefile", "load_extension", "edit", "openrowset", "opendatasource", "openquery", "openxml", "bfilename", "fts3_tokenizer",
-        "read_csv", "read_parquet", "read_text", "read_blob", "read_json", "file", "glob",
+        "load_file",
+        "readfile",
+        "writefile",
+        "load_extension",
+        "edit",
+        "openrowset",
+        "opendatasource",
+        "openquery",
+        "openxml",
+        "bfilename",
+        "fts3_tokenizer",
+        "read_csv",
+        "read_parquet",
+        "read_text",
+        "read_blob",
+        "read_json",
+        "file",
+        "glob",
     ];
     const WAITS: [&str; 6] = ["pg_sleep", "pg_sleep_for", "pg_sleep_until", "sleep", "benchmark", "waitfor"];
     const RUNS: [&str; 16] = [
-        "xp_cmdshell", "sp_oacreate", "sp_oamethod", "sp_executesql", "xp_regwrite", "xp_regread", "xp_dirtree", "sys_exec", "sys_eval", "query_to_xml", "query_to_xml_and_xmlschema",
-        "cursor_to_xml", "database_to_xml", "schema_to_xml", "table_to_xml", "plpy",
+        "xp_cmdshell",
+        "sp_oacreate",
+        "sp_oamethod",
+        "sp_executesql",
+        "xp_regwrite",
+        "xp_regread",
+        "xp_dirtree",
+        "sys_exec",
+        "sys_eval",
+        "query_to_xml",
+        "query_to_xml_and_xmlschema",
+        "cursor_to_xml",
+        "database_to_xml",
+        "schema_to_xml",
+        "table_to_xml",
+        "plpy",
     ];
     const SETS: [&str; 16] = [
-        "set_config", "setval", "nextval", "pg_notify", "pg_stat_reset", "pg_promote", "pg_switch_wal", "pg_cancel_backend", "pg_terminate_backend", "pg_reload_conf", "pg_rotate_logfile",
-        "updatexml", "extractvalue", "pg_export_snapshot", "txid_current", "get_lock",
+        "set_config",
+        "setval",
+        "nextval",
+        "pg_notify",
+        "pg_stat_reset",
+        "pg_promote",
+        "pg_switch_wal",
+        "pg_cancel_backend",
+        "pg_terminate_backend",
+        "pg_reload_conf",
+        "pg_rotate_logfile",
+        "updatexml",
+        "extractvalue",
+        "pg_export_snapshot",
+        "txid_current",
+        "get_lock",
     ];
-    if FILES.contains(&name) || name.starts_with("pg_read_") || name.starts_with("pg_ls_") || name == "pg_stat_file" || name.starts_with("lo_") || name.starts_with("loread") || name.starts_with("lowrite") || name.starts_with("pg_file_") || name == "pg_current_logfile" {
+    if FILES.contains(&name)
+        || name.starts_with("pg_read_")
+        || name.starts_with("pg_ls_")
+        || name == "pg_stat_file"
+        || name.starts_with("lo_")
+        || name.starts_with("loread")
+        || name.starts_with("lowrite")
+        || name.starts_with("pg_file_")
+        || name == "pg_current_logfile"
+    {
         return Some("reaches files on the database's machine");
     }
-    if name.starts_with("dblink") || name.starts_with("utl_") || name.starts_with("dbms_") || name.starts_with("http_") || name == "httpuritype" || name.starts_with("postgres_fdw") {
+    if name.starts_with("dblink")
+        || name.starts_with("utl_")
+        || name.starts_with("dbms_")
+        || name.starts_with("http_")
+        || name == "httpuritype"
+        || name.starts_with("postgres_fdw")
+    {
         return Some("reaches other machines");
     }
     if RUNS.contains(&name) || name.starts_with("xp_") || name.starts_with("sp_") {
@@ -445,7 +588,26 @@ fn reaches_out(name: &str) -> Option<&'static str> {
     if WAITS.contains(&name) {
         return Some("keeps the database waiting");
     }
-    let writes = ["pg_advisory", "pg_try_advisory", "pg_stat_reset", "pg_create_", "pg_drop_", "pg_logical_", "pg_replication_", "pg_backup", "pg_start_backup", "pg_stop_backup", "pg_wal_", "pg_copy_", "pg_import_", "pg_log_", "pg_xact_commit", "brin_", "gin_clean", "pg_prewarm"];
+    let writes = [
+        "pg_advisory",
+        "pg_try_advisory",
+        "pg_stat_reset",
+        "pg_create_",
+        "pg_drop_",
+        "pg_logical_",
+        "pg_replication_",
+        "pg_backup",
+        "pg_start_backup",
+        "pg_stop_backup",
+        "pg_wal_",
+        "pg_copy_",
+        "pg_import_",
+        "pg_log_",
+        "pg_xact_commit",
+        "brin_",
+        "gin_clean",
+        "pg_prewarm",
+    ];
     if SETS.contains(&name) || writes.iter().any(|start| name.starts_with(start)) {
         return Some("changes the database or its settings");
     }
@@ -546,7 +708,12 @@ mod tests {
 
     #[test]
     fn bombs_end_soon() {
-        let bombs = ["(".repeat(50_000), format!("SELECT {}1{}", "(".repeat(39), ")".repeat(39)), format!("SELECT {}1", "- ".repeat(20_000)), format!("WITH {} SELECT 1", (0..5_000).map(|n| format!("c{n} AS (SELECT 1)")).collect::<Vec<_>>().join(","))];
+        let bombs = [
+            "(".repeat(50_000),
+            format!("SELECT {}1{}", "(".repeat(39), ")".repeat(39)),
+            format!("SELECT {}1", "- ".repeat(20_000)),
+            format!("WITH {} SELECT 1", (0..5_000).map(|n| format!("c{n} AS (SELECT 1)")).collect::<Vec<_>>().join(",")),
+        ];
         for bomb in bombs {
             let _ = dangers(&bomb, Dialect::Unknown);
         }

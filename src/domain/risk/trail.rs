@@ -6,7 +6,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashSet, VecDeque};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
 
 use regex::RegexSet;
@@ -143,9 +143,8 @@ impl Trail {
             let hash = self.key.hash_one(("id", token.to_lowercase()));
             self.identifiers.keep(hash, IDENTIFIERS);
         }
-        for phrase in phrases(cut) {
-            let hash = self.key.hash_one(("phrase", phrase));
-            self.phrases.keep(hash, PHRASES);
+        for phrase in phrases(&self.key, cut) {
+            self.phrases.keep(phrase, PHRASES);
         }
     }
 
@@ -172,7 +171,7 @@ impl Trail {
                 if tokens(text).take(2_000).any(id) {
                     signs.copied.push(pointer.to_string());
                 }
-                if phrases(text).take(2_000).any(|phrase| self.phrases.known.contains(&self.key.hash_one(("phrase", phrase)))) {
+                if phrases(&self.key, text).take(2_000).any(|phrase| self.phrases.known.contains(&phrase)) {
                     signs.quoted.push(pointer.to_string());
                 }
             }
@@ -195,11 +194,24 @@ fn identifies(token: &str) -> bool {
     token.contains('@') || digits >= 6 || (token.contains('.') && token.bytes().any(|b| b.is_ascii_alphabetic()) && token.len() >= 7)
 }
 
-/// Runs of words, in lower case and without punctuation.
-fn phrases(text: &str) -> impl Iterator<Item = String> {
-    let words: Vec<String> = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).take(40_000).map(str::to_lowercase).collect();
-    let count = words.len().saturating_sub(WORDS - 1);
-    (0..count).filter_map(move |at| words.get(at..at + WORDS).map(|run| run.join(" ")))
+/// Hashes of runs of words, whatever their case and the punctuation between them.
+fn phrases<'t>(key: &'t RandomState, text: &'t str) -> impl Iterator<Item = u64> + 't {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).take(40_000);
+    let hashes = words.map(|word| {
+        let mut hasher = key.build_hasher();
+        word.chars().flat_map(char::to_lowercase).for_each(|c| hasher.write_u32(u32::from(c)));
+        hasher.finish()
+    });
+    let mut last: [u64; WORDS] = [0; WORDS];
+    let mut seen = 0usize;
+    hashes.filter_map(move |hash| {
+        last.rotate_left(1);
+        if let Some(end) = last.last_mut() {
+            *end = hash;
+        }
+        seen += 1;
+        (seen >= WORDS).then(|| last.iter().fold(7, |sum: u64, hash| sum.rotate_left(17).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash))
+    })
 }
 
 /// Findings from the signs. Reading is looked at only where it reaches out: a URL can carry a text away.
@@ -216,7 +228,10 @@ pub(super) fn observe(signs: &Signs, effect: Effect, reaches_out: bool, seen: &m
     };
     if acts || reaches_out {
         let weight = if acts { 350 } else { 200 };
-        signs.copied.iter().for_each(|place| found("copied", Group::Provenance, weight, "an address or number in it stands in an earlier result", Some(place)));
+        signs
+            .copied
+            .iter()
+            .for_each(|place| found("copied", Group::Provenance, weight, "an address or number in it stands in an earlier result", Some(place)));
         signs.quoted.iter().for_each(|place| found("copied", Group::Provenance, 250, "a phrase in it stands in an earlier result", Some(place)));
         if signs.instructed {
             found("instructed", Group::Provenance, 620, "an earlier result held orders to the agent", None);

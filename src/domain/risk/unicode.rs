@@ -37,7 +37,10 @@ pub(super) fn look(pointer: &Pointer, text: &str, seen: &mut Sight<'_>) {
     });
     if mixed {
         seen.fact("unicode", "mixed", Value::Bool(true));
-        seen.find(Finding::new("unicode", Group::Integrity, 450, "a word mixes letters of several scripts, which may imitate another").at(pointer, &value()));
+        seen.find(
+            Finding::new("unicode", Group::Integrity, 450, "a word mixes letters of several scripts, which may imitate another")
+                .at(pointer, &value()),
+        );
     }
 }
 
@@ -60,7 +63,7 @@ mod tests {
 
     #[test]
     fn imitations_are_seen_and_languages_are_not() {
-        for text in ["p\u{430}ypal.com", "invoice\u{202e}fdp.exe", "pass\u{200b}word", "ok\u{e0041}", "\u{430}\u{440}\u{440}\u{4cf}\u{435}.\u{441}\u{43e}\u{43c}"] {
+        for text in ["p\u{430}ypal.com", "invoice\u{202e}fdp.exe", "pass\u{200b}word", "ok\u{e0041}", "\u{441}\u{43e}\u{440}\u{435}.\u{441}\u{43e}"] {
             assert_eq!(found(text), 1, "{text}");
         }
         for text in ["Grüße aus Köln", "日本語のテキスト", "Adobe软件", "plain", "😀 fine", "Ελληνικά"] {

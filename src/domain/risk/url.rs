@@ -53,7 +53,9 @@ fn parse(text: &str) -> Option<Url> {
     match Url::parse(text) {
         // `example.com:80` reads as a scheme.
         Ok(url) if url.has_host() || !text.split(':').next().is_some_and(|scheme| scheme.contains('.')) => Some(url),
-        _ => Url::parse(&format!("https://{text}")).ok().filter(|url| url.host_str().is_some_and(|host| host.contains(['.', ':']) || host == "localhost")),
+        _ => Url::parse(&format!("https://{text}"))
+            .ok()
+            .filter(|url| url.host_str().is_some_and(|host| host.contains(['.', ':']) || host == "localhost")),
     }
 }
 
@@ -63,7 +65,9 @@ fn inner(host: &Host<&str>) -> bool {
         Host::Ipv6(ip) => is_inner(IpAddr::V6(*ip)),
         Host::Domain(name) => {
             let name = name.trim_end_matches('.').to_lowercase();
-            name == "localhost" || name == "metadata" || [".localhost", ".local", ".internal", ".lan", ".corp", ".home.arpa"].iter().any(|end| name.ends_with(end))
+            name == "localhost"
+                || name == "metadata"
+                || [".localhost", ".local", ".internal", ".lan", ".corp", ".home.arpa"].iter().any(|end| name.ends_with(end))
         }
     }
 }
@@ -71,7 +75,9 @@ fn inner(host: &Host<&str>) -> bool {
 /// Whether a query or path is long enough, and varied enough, to carry a text out.
 fn carries(url: &Url) -> bool {
     let long = |text: &str| text.len() > 120 && !text.contains('/');
-    url.query_pairs().any(|(_, value)| value.len() > 120) || url.path().split('/').any(long) || url.host_str().is_some_and(|host| host.split('.').any(|label| label.len() > 40))
+    url.query_pairs().any(|(_, value)| value.len() > 120)
+        || url.path().split('/').any(long)
+        || url.host_str().is_some_and(|host| host.split('.').any(|label| label.len() > 40))
 }
 
 /// Why a host in a command line is dangerous to ask: it gives credentials of the machine to whoever asks.
@@ -79,7 +85,11 @@ pub(super) fn dangerous_host(text: &str) -> Option<&'static str> {
     let url = parse(text)?;
     let metadata = match url.host()? {
         Host::Ipv4(ip) => ip.is_link_local() || ip == Ipv4Addr::new(100, 100, 100, 200),
-        Host::Ipv6(ip) => carried(ip).is_some_and(|ip| ip.is_link_local()) || ip.segments().first() == Some(&0xfe80) || ip.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254],
+        Host::Ipv6(ip) => {
+            carried(ip).is_some_and(|ip| ip.is_link_local())
+                || ip.segments().first() == Some(&0xfe80)
+                || ip.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
+        }
         Host::Domain(name) => name.starts_with("metadata."),
     };
     if url.password().is_some() {

@@ -50,13 +50,48 @@ impl Judge {
     /// A variable that is set: some make programs run other programs.
     fn set(&mut self, name: &str, value: &Word, words: &[Word]) {
         const RUNS: [&str; 31] = [
-            "PATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "BASH_ENV", "ENV", "PROMPT_COMMAND", "PS1", "PS4", "IFS", "SHELLOPTS", "PAGER",
-            "MANPAGER", "EDITOR", "VISUAL", "BROWSER", "LESSOPEN", "LESSCLOSE", "PYTHONSTARTUP", "PYTHONPATH", "PERL5OPT", "PERL5LIB", "RUBYOPT",
-            "NODE_OPTIONS", "JAVA_TOOL_OPTIONS", "CDPATH", "GCONV_PATH", "DYLD_INSERT_LIBRARIES", "SHELL", "TERMINFO", "OPENSSL_CONF",
+            "PATH",
+            "LD_PRELOAD",
+            "LD_LIBRARY_PATH",
+            "LD_AUDIT",
+            "BASH_ENV",
+            "ENV",
+            "PROMPT_COMMAND",
+            "PS1",
+            "PS4",
+            "IFS",
+            "SHELLOPTS",
+            "PAGER",
+            "MANPAGER",
+            "EDITOR",
+            "VISUAL",
+            "BROWSER",
+            "LESSOPEN",
+            "LESSCLOSE",
+            "PYTHONSTARTUP",
+            "PYTHONPATH",
+            "PERL5OPT",
+            "PERL5LIB",
+            "RUBYOPT",
+            "NODE_OPTIONS",
+            "JAVA_TOOL_OPTIONS",
+            "CDPATH",
+            "GCONV_PATH",
+            "DYLD_INSERT_LIBRARIES",
+            "SHELL",
+            "TERMINFO",
+            "OPENSSL_CONF",
         ];
-        let git = name.starts_with("GIT_") && ["PAGER", "EDITOR", "SSH", "EXEC", "ASKPASS", "CONFIG", "TEMPLATE", "PROXY", "DIFF"].iter().any(|x| name.contains(x));
-        let suffix = ["COMMAND", "PAGER", "EDITOR", "_CMD", "_SHELL", "_EXEC", "PRELOAD", "_HOOK", "_OPTS", "_ASKPASS", "_PROXY_COMMAND", "_WRAPPER"].iter().any(|end| name.ends_with(end));
-        let harmless_path = name == "PATH" && value.text.split(':').all(|part| part == "$PATH" || part.starts_with("/usr/") || part.starts_with("/bin") || part.starts_with("/sbin"));
+        let git = name.starts_with("GIT_")
+            && ["PAGER", "EDITOR", "SSH", "EXEC", "ASKPASS", "CONFIG", "TEMPLATE", "PROXY", "DIFF"].iter().any(|x| name.contains(x));
+        let suffix = ["COMMAND", "PAGER", "EDITOR", "_CMD", "_SHELL", "_EXEC", "PRELOAD", "_HOOK", "_OPTS", "_ASKPASS", "_PROXY_COMMAND", "_WRAPPER"]
+            .iter()
+            .any(|end| name.ends_with(end));
+        let harmless_path = name == "PATH"
+            && value
+                .text
+                .split(':')
+                .all(|part| part == "$PATH" || part.starts_with("/usr/") || part.starts_with("/bin") || part.starts_with("/sbin"));
         if (RUNS.contains(&name) || git || suffix || name.starts_with("BASH_FUNC")) && !harmless_path {
             let what = if words.is_empty() { "is set" } else { "is set for a command" };
             self.dangers.push(Danger::new(640, format!("`{name}` {what}: it says what programs run"), &value.text).opaque_code());
@@ -198,7 +233,10 @@ impl Judge {
         // `configs` lists, `configs delete` does not, and a table never has every sub-command.
         if class <= Class::Change && (subs > 0 || class == Class::Change) {
             let next = own.iter().take(if subs > 0 { 1 } else { 3 }).filter(|(_, w)| w.literal && w.text.bytes().all(|b| b.is_ascii_lowercase()));
-            let worse = next.filter_map(|(_, w)| table::verb(&w.text)).filter(|c| *c == Class::Destroy || (subs > 0 && matches!(c, Class::Run | Class::Grant))).max();
+            let worse = next
+                .filter_map(|(_, w)| table::verb(&w.text))
+                .filter(|c| *c == Class::Destroy || (subs > 0 && matches!(c, Class::Run | Class::Grant)))
+                .max();
             class = class.max(worse.unwrap_or(class));
         }
         let inline = nested.len();
@@ -219,7 +257,9 @@ impl Judge {
                 _ => class = class.max(Class::Run),
             },
             Kind::Sql => self.sql(line, own, inline),
-            Kind::Redis => class = class.max(own.first().map_or(Class::Run, |(_, word)| if word.literal { table::redis(&word.text) } else { Class::Run })),
+            Kind::Redis => {
+                class = class.max(own.first().map_or(Class::Run, |(_, word)| if word.literal { table::redis(&word.text) } else { Class::Run }))
+            }
         }
         self.finish(line, entry, class, own);
     }
@@ -265,7 +305,9 @@ impl Judge {
             }
             "git" if matches!(entry.key.first(), Some(&"config")) && class == Class::Change => {
                 let key = own.first().map(|(_, w)| w.text.to_lowercase()).unwrap_or_default();
-                let ordinary = key.starts_with("user.") || key.starts_with("color.") || matches!(key.as_str(), "pull.rebase" | "init.defaultbranch" | "push.default");
+                let ordinary = key.starts_with("user.")
+                    || key.starts_with("color.")
+                    || matches!(key.as_str(), "pull.rebase" | "init.defaultbranch" | "push.default");
                 class = match own.len() {
                     0 | 1 => Class::Read,
                     _ if ordinary => Class::Change,
@@ -344,7 +386,10 @@ impl Judge {
             Kind::Code => self.dangers.extend(code::dangers(&text.text)),
             Kind::Sql => self.dangers.extend(statement(&text.text)),
             Kind::Remote => {
-                let plain = text.text.strip_prefix("ssh").is_some_and(|rest| !rest.contains("-o") && !rest.contains("-F") && !rest.contains(['`', '$', ';', '|', '&']));
+                let plain = text
+                    .text
+                    .strip_prefix("ssh")
+                    .is_some_and(|rest| !rest.contains("-o") && !rest.contains("-F") && !rest.contains(['`', '$', ';', '|', '&']));
                 if !plain {
                     self.add(Class::Run, "an option names a program to be run", std::slice::from_ref(text));
                 }
@@ -376,7 +421,9 @@ impl Judge {
         // What xargs hands on comes from elsewhere: it is known only where `echo` says it.
         let mut whole = inner.to_vec();
         match line.simple.fed.as_ref().filter(|fed| fed.literal) {
-            Some(fed) => whole.extend(fed.text.split_whitespace().map(|word| Word { text: word.trim_matches(['"', '\'']).to_owned(), literal: true })),
+            Some(fed) => {
+                whole.extend(fed.text.split_whitespace().map(|word| Word { text: word.trim_matches(['"', '\'']).to_owned(), literal: true }))
+            }
             None => whole.push(Word { text: "$(…)".into(), literal: false }),
         }
         let simple = Simple { fed: None, ..line.simple.clone() };
@@ -407,7 +454,8 @@ impl Judge {
     fn code(&mut self, line: &Line<'_>, own: &[(usize, &Word)], _inline: usize) {
         let given = |names: &[&str]| {
             line.words.iter().enumerate().find_map(|(n, word)| {
-                let hit = names.iter().find(|name| word.text == **name || (name.len() == 2 && !word.text.starts_with("--") && clustered(&word.text, name)));
+                let hit =
+                    names.iter().find(|name| word.text == **name || (name.len() == 2 && !word.text.starts_with("--") && clustered(&word.text, name)));
                 hit.and_then(|_| line.words.get(n + 1))
             })
         };
@@ -415,7 +463,11 @@ impl Judge {
         match (text, given(&["-m"]), own.first(), &line.simple.fed) {
             (Some(text), ..) if text.literal => self.dangers.extend(code::dangers(&text.text)),
             (Some(text), ..) => self.dangers.push(Danger::opaque("program text that is only known when it runs", &text.text)),
-            (None, Some(module), ..) if matches!(module.text.as_str(), "json.tool" | "calendar" | "this" | "site" | "tokenize" | "ast" | "dis" | "platform" | "sysconfig") => {}
+            (None, Some(module), ..)
+                if matches!(
+                    module.text.as_str(),
+                    "json.tool" | "calendar" | "this" | "site" | "tokenize" | "ast" | "dis" | "platform" | "sysconfig"
+                ) => {}
             (None, Some(_), ..) => self.add(Class::Run, format!("`{}` runs a module", shown(&line.program)), line.words),
             (None, None, Some(_), _) => self.add(Class::Run, format!("`{}` runs a program that is not shown", shown(&line.program)), line.words),
             (None, None, None, Some(text)) if text.literal => self.dangers.extend(code::dangers(&text.text)),
@@ -445,7 +497,9 @@ impl Judge {
         for (n, word) in line.words.iter().enumerate() {
             let method = match word.text.as_str() {
                 "-X" | "--request" | "--method" => line.words.get(n + 1).map(|w| w.text.clone()),
-                text => text.strip_prefix("-X").or_else(|| text.strip_prefix("--request=")).or_else(|| text.strip_prefix("--method=")).map(str::to_owned),
+                text => {
+                    text.strip_prefix("-X").or_else(|| text.strip_prefix("--request=")).or_else(|| text.strip_prefix("--method=")).map(str::to_owned)
+                }
             };
             class = class.max(match method.as_deref() {
                 None | Some("GET" | "HEAD" | "OPTIONS") => Class::Read,
@@ -464,11 +518,18 @@ impl Judge {
                 self.dangers.push(Danger::new(650, reason, &word.text).aside(Group::Target));
             }
             if word.text.starts_with("file:") || word.text.starts_with("@/") {
-                self.touches(&Word { text: word.text.split_once(':').map_or("", |(_, rest)| rest).trim_start_matches("//").to_owned(), literal: true }, false);
+                self.touches(
+                    &Word { text: word.text.split_once(':').map_or("", |(_, rest)| rest).trim_start_matches("//").to_owned(), literal: true },
+                    false,
+                );
             }
         }
         let writes = |name: &str| line.words.iter().position(|w| w.text == name).and_then(|at| line.words.get(at + 1));
-        for file in ["-o", "--output", "-O", "--output-document"].iter().filter_map(|name| writes(name)).filter(|_| line.program == "wget" || !line.words.iter().any(|w| w.text == "-O")) {
+        for file in ["-o", "--output", "-O", "--output-document"]
+            .iter()
+            .filter_map(|name| writes(name))
+            .filter(|_| line.program == "wget" || !line.words.iter().any(|w| w.text == "-O"))
+        {
             self.writes(file);
             class = class.max(Class::Change);
         }
@@ -495,7 +556,8 @@ impl Judge {
         if text.starts_with("/dev/tcp/") || text.starts_with("/dev/udp/") {
             self.add(Class::Send, "it opens a connection", std::slice::from_ref(word));
         }
-        if !(text.contains('/') || text.starts_with('.') || text.starts_with('~')) || text.contains("://") || text.len() > 400 || text.contains('\n') {
+        if !(text.contains('/') || text.starts_with('.') || text.starts_with('~')) || text.contains("://") || text.len() > 400 || text.contains('\n')
+        {
             return;
         }
         if changes && path::of_the_system(text) {
@@ -523,7 +585,7 @@ fn only_asks(words: &[Word]) -> bool {
     let ask = |w: &Word| matches!(w.text.as_str(), "--help" | "--version" | "-help" | "--usage" | "-V" | "-version");
     match words {
         [word] => ask(word) || matches!(word.text.as_str(), "help" | "version" | "-h" | "-?"),
-        [sub, word] => sub.literal && matches!(word.text.as_str(), "--help") && sub.text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') ,
+        [sub, word] => sub.literal && matches!(word.text.as_str(), "--help") && sub.text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
         _ => false,
     }
 }
@@ -587,7 +649,12 @@ fn rank(kind: Kind) -> Class {
 
 /// What the words of a command say it does: the worst of what its first plain words mean.
 fn by_verb(words: &[Word], takes: &dyn Fn(&str) -> bool) -> Option<Class> {
-    let plain = |word: &Word| word.literal && !word.text.is_empty() && word.text.len() < 48 && word.text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-:_.".contains(&b));
+    let plain = |word: &Word| {
+        word.literal
+            && !word.text.is_empty()
+            && word.text.len() < 48
+            && word.text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-:_.".contains(&b))
+    };
     let subs = operands(words, takes);
     let subs: Vec<&str> = subs.iter().map(|(_, word)| *word).take_while(|word| plain(word)).take(4).map(|word| word.text.as_str()).collect();
     // A long option can be the verb: `--delete`, `--remove`.
@@ -633,20 +700,27 @@ fn clustered(word: &str, option: &str) -> bool {
 fn temporary(word: &Word) -> bool {
     let text = word.text.as_str();
     let inside = |root: &str| text.strip_prefix(root).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/') && !rest.starts_with("/*"));
-    !text.split('/').any(|step| step == "..") && ["/tmp", "/var/tmp", "$TMPDIR"].iter().any(|root| inside(root)) && (word.literal || text.matches('$').count() <= 1 && text.starts_with("$TMPDIR"))
+    !text.split('/').any(|step| step == "..")
+        && ["/tmp", "/var/tmp", "$TMPDIR"].iter().any(|root| inside(root))
+        && (word.literal || text.matches('$').count() <= 1 && text.starts_with("$TMPDIR"))
 }
 
 /// Whether a path is a root, a home, a device, or everything here.
 fn everything(text: &str) -> bool {
     let text = text.trim_end_matches('*');
     let bare = text.trim_end_matches('/');
-    let system = ["/etc", "/usr", "/var", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/home", "/root", "/opt", "/srv", "/dev", "/sys", "/proc", "/mnt", "/Users", "/System", "/Library"];
+    let system = [
+        "/etc", "/usr", "/var", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/home", "/root", "/opt", "/srv", "/dev", "/sys", "/proc", "/mnt",
+        "/Users", "/System", "/Library",
+    ];
     bare.is_empty() || matches!(bare, "~" | "." | ".." | "$HOME" | "$PWD" | "$(…)") || system.contains(&bare)
 }
 
 fn device(text: &str) -> bool {
     let text = text.strip_prefix("of=").unwrap_or(text);
-    text.strip_prefix("/dev/").is_some_and(|name| ["sd", "hd", "nvme", "vd", "xvd", "disk", "mapper", "mem", "kmem", "mmcblk", "loop", "dm-", "md"].iter().any(|kind| name.starts_with(kind)))
+    text.strip_prefix("/dev/").is_some_and(|name| {
+        ["sd", "hd", "nvme", "vd", "xvd", "disk", "mapper", "mem", "kmem", "mmcblk", "loop", "dm-", "md"].iter().any(|kind| name.starts_with(kind))
+    })
 }
 
 fn chmod(own: &[(usize, &Word)], words: &[Word]) -> Class {
@@ -656,7 +730,13 @@ fn chmod(own: &[(usize, &Word)], words: &[Word]) -> Class {
     let special = if octal { mode.len() > 3 && !mode.starts_with('0') } else { mode.contains('s') || mode.contains('t') };
     let open = if octal { mode.ends_with(['2', '3', '6', '7']) } else { (mode.contains('o') || mode.starts_with(['+', 'a'])) && mode.contains('w') };
     let known = octal || mode.bytes().all(|b| b"ugoarwxXst+-=,".contains(&b));
-    if special || open || !known || own.is_empty() { Class::Grant } else if recursive { Class::System } else { Class::Change }
+    if special || open || !known || own.is_empty() {
+        Class::Grant
+    } else if recursive {
+        Class::System
+    } else {
+        Class::Change
+    }
 }
 
 /// What is between `-exec` and `;` or `+`.
@@ -674,7 +754,12 @@ fn executed(words: &[Word]) -> Vec<&[Word]> {
 
 /// Program text of sed that runs or writes: the commands `e`, `w`, `W`, `r`, and the flags `e` and `w` of `s`.
 fn sed(line: &Line<'_>, own: &[(usize, &Word)]) -> Class {
-    let by_option: Vec<&Word> = line.words.windows(2).filter(|pair| matches!(pair, [one, _] if matches!(one.text.as_str(), "-e" | "--expression" | "-ne" | "-ie" | "-Ee" | "-re"))).filter_map(|pair| pair.get(1)).collect();
+    let by_option: Vec<&Word> = line
+        .words
+        .windows(2)
+        .filter(|pair| matches!(pair, [one, _] if matches!(one.text.as_str(), "-e" | "--expression" | "-ne" | "-ie" | "-Ee" | "-re")))
+        .filter_map(|pair| pair.get(1))
+        .collect();
     let scripts = if by_option.is_empty() { own.first().map(|(_, word)| *word).into_iter().collect() } else { by_option };
     let mut class = Class::Read;
     for word in scripts {
@@ -682,7 +767,11 @@ fn sed(line: &Line<'_>, own: &[(usize, &Word)]) -> Class {
             let part = part.trim_start();
             let bare = part.trim_start_matches(|c: char| c.is_ascii_digit() || "$,!~+ \t".contains(c));
             let after_address = match bare.chars().next() {
-                Some('/') => bare.get(1..).and_then(|rest| rest.rsplit_once('/')).map_or("", |(_, rest)| rest).trim_start_matches(|c: char| "IM,$! ".contains(c) || c.is_ascii_digit()),
+                Some('/') => bare
+                    .get(1..)
+                    .and_then(|rest| rest.rsplit_once('/'))
+                    .map_or("", |(_, rest)| rest)
+                    .trim_start_matches(|c: char| "IM,$! ".contains(c) || c.is_ascii_digit()),
                 _ => bare,
             };
             let mut letters = after_address.chars();
@@ -692,7 +781,9 @@ fn sed(line: &Line<'_>, own: &[(usize, &Word)]) -> Class {
                 Some('s') => {
                     let delimiter = letters.next().unwrap_or('/');
                     let flags = after_address.rsplit(delimiter).next().unwrap_or_default();
-                    if after_address.matches(delimiter).count() >= 3 && flags.split_whitespace().next().is_some_and(|f| f.contains('e') && f.len() < 6) {
+                    if after_address.matches(delimiter).count() >= 3
+                        && flags.split_whitespace().next().is_some_and(|f| f.contains('e') && f.len() < 6)
+                    {
                         class = class.max(Class::Run);
                     }
                     if flags.trim_start_matches(|c: char| c.is_ascii_digit() || "gpIiMm".contains(c)).starts_with('w') {
@@ -718,7 +809,12 @@ fn awk(line: &Line<'_>, own: &[(usize, &Word)]) -> Class {
     if text.contains("system") || pipes || text.contains("/inet/") || text.contains('@') || line.words.iter().any(|w| w.text.starts_with("-f")) {
         return Class::Run;
     }
-    let writes = text.contains("print") && strings.contains('>') && text.split("print").skip(1).any(|rest| rest.split([';', '}', '\n']).next().is_some_and(|s| s.split('"').step_by(2).any(|x| x.contains('>'))));
+    let writes = text.contains("print")
+        && strings.contains('>')
+        && text
+            .split("print")
+            .skip(1)
+            .any(|rest| rest.split([';', '}', '\n']).next().is_some_and(|s| s.split('"').step_by(2).any(|x| x.contains('>'))));
     if writes || text.contains("getline <") { Class::Change } else { Class::Read }
 }
 
@@ -727,7 +823,27 @@ fn statement(text: &str) -> Vec<Danger> {
     let start = text.trim_start();
     if let Some(own) = start.strip_prefix('\\').or_else(|| start.strip_prefix('.')) {
         let name: String = own.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
-        let looks = name.starts_with('d') || matches!(name.as_str(), "l" | "list" | "conninfo" | "timing" | "x" | "z" | "sf" | "sv" | "tables" | "schema" | "databases" | "indexes" | "mode" | "headers" | "show" | "s" | "h" | "q");
+        let looks = name.starts_with('d')
+            || matches!(
+                name.as_str(),
+                "l" | "list"
+                    | "conninfo"
+                    | "timing"
+                    | "x"
+                    | "z"
+                    | "sf"
+                    | "sv"
+                    | "tables"
+                    | "schema"
+                    | "databases"
+                    | "indexes"
+                    | "mode"
+                    | "headers"
+                    | "show"
+                    | "s"
+                    | "h"
+                    | "q"
+            );
         return match looks && !own.contains(['|', '\n', '\\']) && name != "dump" {
             true => Vec::new(),
             false => vec![Danger::new(680, "a command of the client's own, which may run programs or write files", text)],

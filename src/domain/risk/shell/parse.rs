@@ -360,7 +360,8 @@ impl Script {
                 }
                 parameter
             }
-            ParameterExpr::UseDefaultValues { parameter, default_value, .. } | ParameterExpr::AssignDefaultValues { parameter, default_value, .. } => {
+            ParameterExpr::UseDefaultValues { parameter, default_value, .. }
+            | ParameterExpr::AssignDefaultValues { parameter, default_value, .. } => {
                 inner.extend(default_value.as_deref());
                 parameter
             }
@@ -421,7 +422,8 @@ fn said(command: &Simple) -> Option<Word> {
         return None;
     }
     let literal = rest.iter().all(|word| word.literal);
-    let text: Vec<String> = rest.iter().filter(|word| !matches!(word.text.as_str(), "-n" | "-e" | "-ne" | "-en")).map(|w| unescaped(&w.text)).collect();
+    let text: Vec<String> =
+        rest.iter().filter(|word| !matches!(word.text.as_str(), "-n" | "-e" | "-ne" | "-en")).map(|w| unescaped(&w.text)).collect();
     Some(Word { text: text.join(" "), literal })
 }
 

@@ -72,7 +72,12 @@ pub(super) static PROGRAMS: LazyLock<HashMap<&'static str, Vec<Entry>>> = LazyLo
 
 /// The lines of a program: its own, or those of a family such as `pnm*`.
 pub(super) fn lines(program: &str) -> Option<&'static [Entry]> {
-    let family = || ["pnm", "ppm", "pbm", "pgm", "pam", "pve"].iter().find(|start| program.starts_with(**start)).and_then(|start| PROGRAMS.get(format!("{start}*").as_str()));
+    let family = || {
+        ["pnm", "ppm", "pbm", "pgm", "pam", "pve"]
+            .iter()
+            .find(|start| program.starts_with(**start))
+            .and_then(|start| PROGRAMS.get(format!("{start}*").as_str()))
+    };
     PROGRAMS.get(program).or_else(family).map(Vec::as_slice)
 }
 
@@ -145,17 +150,22 @@ pub(super) fn verb(word: &str) -> Option<Class> {
     };
     Some(match head {
         "list" | "ls" | "show" | "get" | "describe" | "status" | "view" | "info" | "inspect" | "search" | "find" | "help" | "version" | "logs"
-        | "log" | "history" | "diff" | "stats" | "stat" | "top" | "whoami" | "check" | "validate" | "lint" | "verify" | "query" | "count" | "explain"
-        | "preview" | "plan" | "print" | "env" | "doctor" | "lookup" | "head" | "cat" | "tail" | "tree" | "health" | "ping" | "events" | "usage"
-        | "estimate" | "test-connection" | "outdated" | "completion" | "ps" | "read" | "display" | "size" | "about" | "docs" | "receive" | "peek" | "resolve" | "whatis" | "monitor" | "watch" | "trace" | "filter" | "compare" | "audit" | "scan" | "analyze" => Class::Read,
-        "download" | "clone" | "pull" | "fetch" | "build" | "init" | "evaluate" | "render" | "generate" | "convert" | "compile" | "use" | "select" | "switch" | "new" | "export" | "backup" | "snapshot" | "open" | "completions" | "setup" | "config" | "fmt" | "package" | "pack" | "extract" | "unpack" | "split" | "merge" | "join" | "rotate" | "crop" | "login" | "logout" => Class::Change,
+        | "log" | "history" | "diff" | "stats" | "stat" | "top" | "whoami" | "check" | "validate" | "lint" | "verify" | "query" | "count"
+        | "explain" | "preview" | "plan" | "print" | "env" | "doctor" | "lookup" | "head" | "cat" | "tail" | "tree" | "health" | "ping"
+        | "events" | "usage" | "estimate" | "test-connection" | "outdated" | "completion" | "ps" | "read" | "display" | "size" | "about" | "docs"
+        | "receive" | "peek" | "resolve" | "whatis" | "monitor" | "watch" | "trace" | "filter" | "compare" | "audit" | "scan" | "analyze" => {
+            Class::Read
+        }
+        "download" | "clone" | "pull" | "fetch" | "build" | "init" | "evaluate" | "render" | "generate" | "convert" | "compile" | "use"
+        | "select" | "switch" | "new" | "export" | "backup" | "snapshot" | "open" | "completions" | "setup" | "config" | "fmt" | "package"
+        | "pack" | "extract" | "unpack" | "split" | "merge" | "join" | "rotate" | "crop" | "login" | "logout" => Class::Change,
         "delete" | "del" | "remove" | "rm" | "destroy" | "purge" | "drop" | "terminate" | "kill" | "stop" | "wipe" | "erase" | "clear" | "reset"
-        | "prune" | "clean" | "uninstall" | "revoke" | "deregister" | "disable" | "detach" | "undo" | "rollback" | "revert" | "flush" | "truncate"
-        | "cancel" | "abort" | "down" | "shutdown" | "deactivate" | "unsubscribe" | "forget" | "expire" | "deprovision" | "unpublish"
-        | "disassociate" | "overwrite" | "evict" | "drain" | "suspend" => Class::Destroy,
-        "create" | "add" | "update" | "set" | "put" | "apply" | "deploy" | "start" | "restart" | "enable" | "attach" | "modify" | "edit" | "import"
-        | "install" | "upgrade" | "scale" | "register" | "publish" | "push" | "send" | "upload" | "invoke" | "trigger" | "restore" | "associate"
-        | "replace" | "patch" | "sync" | "copy" | "cp" | "mv" | "move" | "rename" | "reboot" | "authorize" => Class::System,
+        | "prune" | "clean" | "uninstall" | "revoke" | "deregister" | "disable" | "detach" | "undo" | "rollback" | "revert" | "flush"
+        | "truncate" | "cancel" | "abort" | "down" | "shutdown" | "deactivate" | "unsubscribe" | "forget" | "expire" | "deprovision"
+        | "unpublish" | "disassociate" | "overwrite" | "evict" | "drain" | "suspend" => Class::Destroy,
+        "create" | "add" | "update" | "set" | "put" | "apply" | "deploy" | "start" | "restart" | "enable" | "attach" | "modify" | "edit"
+        | "import" | "install" | "upgrade" | "scale" | "register" | "publish" | "push" | "send" | "upload" | "invoke" | "trigger" | "restore"
+        | "associate" | "replace" | "patch" | "sync" | "copy" | "cp" | "mv" | "move" | "rename" | "reboot" | "authorize" => Class::System,
         "run" | "exec" | "execute" | "ssh" | "shell" | "eval" | "call" => Class::Run,
         "grant" | "bind" | "assume" => Class::Grant,
         _ => return None,
@@ -165,12 +175,13 @@ pub(super) fn verb(word: &str) -> Option<Class> {
 /// Classes of Redis's commands.
 pub(super) fn redis(command: &str) -> Class {
     match command.to_ascii_lowercase().as_str() {
-        "get" | "mget" | "keys" | "scan" | "type" | "ttl" | "pttl" | "exists" | "hget" | "hgetall" | "hmget" | "hkeys" | "hvals" | "hlen" | "hscan"
-        | "lrange" | "llen" | "lindex" | "smembers" | "sismember" | "scard" | "sscan" | "zrange" | "zcard" | "zscore" | "zrank" | "zscan" | "info"
-        | "ping" | "dbsize" | "time" | "echo" | "strlen" | "getrange" | "object" | "memory" | "xrange" | "xlen" | "xinfo" | "monitor" | "lastsave"
-        | "randomkey" | "command" | "role" | "help" | "latency" | "pubsub" | "zrangebyscore" | "zrevrange" | "zcount" | "bitcount" => Class::Read,
-        "flushall" | "flushdb" | "del" | "unlink" | "shutdown" | "rename" | "migrate" | "ltrim" | "spop" | "hdel" | "srem" | "zrem" | "lrem" | "swapdb"
-        | "debug" | "failover" | "xtrim" | "xdel" | "expire" | "restore" => Class::Destroy,
+        "get" | "mget" | "keys" | "scan" | "type" | "ttl" | "pttl" | "exists" | "hget" | "hgetall" | "hmget" | "hkeys" | "hvals" | "hlen"
+        | "hscan" | "lrange" | "llen" | "lindex" | "smembers" | "sismember" | "scard" | "sscan" | "zrange" | "zcard" | "zscore" | "zrank"
+        | "zscan" | "info" | "ping" | "dbsize" | "time" | "echo" | "strlen" | "getrange" | "object" | "memory" | "xrange" | "xlen" | "xinfo"
+        | "monitor" | "lastsave" | "randomkey" | "command" | "role" | "help" | "latency" | "pubsub" | "zrangebyscore" | "zrevrange" | "zcount"
+        | "bitcount" => Class::Read,
+        "flushall" | "flushdb" | "del" | "unlink" | "shutdown" | "rename" | "migrate" | "ltrim" | "spop" | "hdel" | "srem" | "zrem" | "lrem"
+        | "swapdb" | "debug" | "failover" | "xtrim" | "xdel" | "expire" | "restore" => Class::Destroy,
         "eval" | "evalsha" | "fcall" | "script" | "function" | "module" => Class::Run,
         "auth" | "acl" => Class::Grant,
         _ => Class::System,

@@ -1,22 +1,25 @@
 //! `countersign policy`: check the files, run their cases, explain a decision, accept changed tools.
 
-use std::path::PathBuf;
+mod explain;
+mod init;
+mod matrix;
+mod replay;
+mod tools;
+
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{Code, Failure, print};
+use super::{Failure, print};
 use crate::adapters::store::{Change, Effect};
 use crate::app::config::Config;
 use crate::app::policies::Source;
 use crate::app::{App, AppError};
 use crate::domain::audit::{Entry, EventKind};
-use crate::domain::call::{Caller, Identity, ToolCall};
 use crate::domain::clock::spoken;
 use crate::domain::decision::verdict;
-use crate::domain::json::Limits;
-use crate::domain::policy::{Policy, PolicySet, Verdict, by_server};
-use crate::domain::risk::History;
-use crate::domain::tool::Known;
+use crate::domain::policy::{Policy, PolicySet, by_server};
+use crate::domain::text::visible;
 
 /// Check, try and explain policies
 #[derive(Debug, clap::Args)]
@@ -28,8 +31,19 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Compile all files, and say what they are
-    #[command(after_help = "Example: countersign policy check --policies tool-policies")]
-    Check(Where),
+    #[command(after_help = "Examples:
+  countersign policy check --policies tool-policies
+  countersign policy check --against tools.json --server github   is every tool of that list covered?")]
+    Check {
+        #[command(flatten)]
+        place: Where,
+        /// A file with a server's answer to `tools/list`: every tool in it must be covered
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
+        /// The server that the file is from [default: the file's name]
+        #[arg(long, requires = "against")]
+        server: Option<String>,
+    },
     /// Show how one call is judged, finding by finding
     #[command(after_help = "Example: countersign policy explain ledger/refund_payment --arguments '{\"amount\": 250}'")]
     Explain {
@@ -41,12 +55,23 @@ enum Verb {
         #[command(flatten)]
         place: Where,
     },
+    Init(init::Arguments),
+    /// Write down who approves what, when and under which criteria
+    #[command(after_help = "Example: countersign policy matrix --format html > matrix.html")]
+    Matrix {
+        /// How it is written
+        #[arg(long, value_enum, default_value_t = matrix::Format::Markdown)]
+        format: matrix::Format,
+        #[command(flatten)]
+        place: Where,
+    },
     /// Accept the tools that a server offers next as the ones to compare with
     #[command(after_help = "Example: countersign policy pin github")]
     Pin {
         /// The server's name
         server: String,
     },
+    Replay(replay::Arguments),
     /// Run the cases in all files
     #[command(after_help = "Example: countersign policy test")]
     Test(Where),
@@ -61,9 +86,18 @@ struct Where {
 
 pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Failure> {
     match arguments.verb {
-        Verb::Check(place) => check(&load(&config, place, config.path.is_none())?),
+        Verb::Check { place, against, server } => {
+            let set = load(&config, place, config.path.is_none())?;
+            match against {
+                Some(file) => covers(&set, &file, server),
+                None => check(&set),
+            }
+        }
+        Verb::Init(arguments) => init::run(&config, arguments).await,
+        Verb::Matrix { format, place } => matrix::run(&load(&config, place, true)?, format),
+        Verb::Replay(arguments) => replay::run(config, arguments).await,
         Verb::Test(place) => test(&load(&config, place, true)?),
-        Verb::Explain { tool, arguments, place } => explain(&load(&config, place, true)?, &tool, &arguments),
+        Verb::Explain { tool, arguments, place } => explain::run(&load(&config, place, true)?, &tool, &arguments),
         Verb::Pin { server } => pin(config, server).await,
     }
 }
@@ -118,34 +152,30 @@ fn test(set: &PolicySet) -> Result<(), Failure> {
     if failed > 0 { Err(Failure::said("some cases do not hold")) } else { Ok(()) }
 }
 
-fn explain(set: &PolicySet, tool: &str, arguments: &str) -> Result<(), Failure> {
-    let (server, tool) = tool.split_once('/').ok_or_else(|| Failure::said("name the tool as SERVER/TOOL"))?;
-    let name = serde_json::Value::from(tool);
-    let params = format!("{{\"name\":{name},\"arguments\":{arguments}}}");
-    let call = ToolCall::parse(params.as_bytes(), Limits::default()).map_err(|e| Failure::said(e.to_string()).code(Code::Invalid))?;
-    let policy = set.for_tool(server, tool);
-    let caller = Caller { name: "explain".into(), owner: None, identity: Identity::Configured };
-    let judged = policy.judge(&call, &caller, &Known::NotAsked, &History::default());
-    let assessment = &judged.assessment;
-    print(&format!("{server}/{tool} by {}", policy.source));
-    print(&format!("score {} ({:?})", assessment.score, assessment.band));
-    for finding in &assessment.findings {
-        let floor = finding.floor.as_ref().map(|f| format!(", not below {}", f.score)).unwrap_or_default();
-        let place = finding.pointer.as_deref().map(|p| format!(" at {p}")).unwrap_or_default();
-        print(&format!("  +{:<3} {}{place} [{} per mille{floor}]", finding.points, finding.reason, finding.weight));
-    }
-    for (decision, because) in &judged.demands {
-        print(&format!("  rule: {decision:?}: {because}"));
-    }
-    if let Some(credential) = &policy.credential {
-        match credential.scope.scope(&call.arguments) {
-            Ok(scope) => print(&format!("credential: `{scope}` from {} for {}", credential.issuer, spoken(credential.ttl))),
-            Err(error) => print(&format!("credential: none can be minted, so it does not run: {error}")),
+/// Whether every tool of a list is covered by a policy, and every argument that policies name is declared.
+fn covers(set: &PolicySet, file: &Path, server: Option<String>) -> Result<(), Failure> {
+    let server = server.or_else(|| Some(file.file_stem()?.to_string_lossy().into_owned())).unwrap_or_default();
+    let tools = tools::in_file(file)?;
+    let (mut missing, mut strange) = (0, 0);
+    for (tool, _) in &tools {
+        let policy = set.for_tool(&server, &tool.name);
+        let how = match (policy.tool == tool.name, policy.effect_of(&tool.name)) {
+            (true, Some(effect)) => format!("{:<8} by {}", effect.name(), policy.source),
+            (false, Some(effect)) => format!("{:<8} by {} (all tools of the server)", effect.name(), policy.source),
+            (true, None) => format!("guessed  by {}", policy.source),
+            (false, None) => {
+                missing += 1;
+                "NOT COVERED: its effect would be guessed".to_owned()
+            }
+        };
+        print(&format!("  {:<40} {how}", visible(&tool.name)));
+        for name in policy.undeclared(tool) {
+            strange += 1;
+            print(&format!("  {:<40} the policy looks at `/{name}`, which the tool does not declare", ""));
         }
     }
-    let decision = verdict(&policy, &judged);
-    print(&format!("decision: {decision:?}"));
-    if decision == Verdict::Allow { Ok(()) } else { Err(Failure::said(format!("the decision is {decision:?}")).code(Code::Withheld)) }
+    print(&format!("{server}: {} tools, {missing} not covered, {strange} arguments not declared", tools.len()));
+    if missing + strange > 0 { Err(Failure::said("the policies do not fit the list of tools")) } else { Ok(()) }
 }
 
 async fn pin(config: Config, server: String) -> Result<(), Failure> {
