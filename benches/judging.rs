@@ -6,9 +6,9 @@
 
 use countersign::domain::call::{Binding, CallDigest, Caller, Identity, ToolCall};
 use countersign::domain::digest::Digest;
-use countersign::domain::json::Limits;
+use countersign::domain::json::{Limits, Object, Value};
 use countersign::domain::policy::{DefaultMode, Defaults, PolicySet, PolicySource};
-use countersign::domain::risk::History;
+use countersign::domain::risk::{self, Dialect, Effect, History, Profile, Role, Trail, Trust, UrlRole};
 use countersign::domain::tool::Known;
 use divan::{Bencher, black_box};
 
@@ -73,4 +73,73 @@ fn assess_with_a_thousand_policies(bencher: Bencher<'_, '_>, comment: usize) {
 #[divan::bench(sample_count = 5, sample_size = 1)]
 fn compile_a_thousand_policies() -> PolicySet {
     thousand()
+}
+
+/// One argument, read by the parser of its role: 4 KiB of an ordinary kind.
+#[divan::bench(args = ["sql", "shell", "code", "url", "text"])]
+fn read_four_kilobytes(bencher: Bencher<'_, '_>, role: &str) {
+    let value = match role {
+        "sql" => format!("SELECT {} FROM orders WHERE day > '2026-01-01'", (0..340).map(|n| format!("column_{n}")).collect::<Vec<_>>().join(", ")),
+        "shell" => (0..100).map(|n| format!("grep -c total report-{n}.csv | sort -n | head")).collect::<Vec<_>>().join("\n"),
+        "code" => "total = sum(line.amount for line in lines)\n".repeat(95),
+        "url" => format!("https://example.com/{}", "a/".repeat(2000)),
+        _ => "damaged on delivery, says the customer ".repeat(105),
+    };
+    judge_argument(bencher, role, value);
+}
+
+/// What is made to keep a parser busy: each must end soon, and as uninspectable.
+#[divan::bench(args = [
+    "sql brackets", "sql deep", "sql not", "sql sum", "sql case", "sql with", "shell brackets", "shell substitutions", "shell arithmetic",
+    "shell groups", "shell pipes", "shell bangs", "shell ifs", "shell defaults", "shell quotes", "shell ands",
+], sample_count = 5)]
+fn end_a_bomb(bencher: Bencher<'_, '_>, bomb: &str) {
+    let deep = |open: &str, close: &str, n: usize| format!("{}{}", open.repeat(n), close.repeat(n));
+    let text = match bomb {
+        "sql deep" => format!("SELECT {}", deep("(", ")", 39).replace("()", "(1)")),
+        "sql not" => format!("SELECT {}1", "NOT ".repeat(20_000)),
+        "sql sum" => format!("SELECT {}1", "1 + ".repeat(20_000)),
+        "sql case" => format!("SELECT CASE {}", "WHEN 1 THEN CASE ".repeat(5_000)),
+        "sql with" => format!("WITH {} SELECT 1", (0..5_000).map(|n| format!("c{n} AS (SELECT 1)")).collect::<Vec<_>>().join(", ")),
+        "shell substitutions" => deep("$(", ")", 23),
+        "shell arithmetic" => deep("((", "))", 11),
+        "shell groups" => deep("{ ", "; }", 23),
+        "shell pipes" => "a|".repeat(32_000),
+        "shell bangs" => "! ".repeat(30_000),
+        "shell ifs" => deep("if ", " then x; fi; ", 20),
+        "shell defaults" => format!("x{}", "${a:-".repeat(5_000)),
+        "shell quotes" => format!("echo {}", "\"`".repeat(9_000)),
+        "shell ands" => format!("a{}", "&&".repeat(30_000)),
+        _ => "(".repeat(50_000),
+    };
+    judge_argument(bencher, bomb.split(' ').next().unwrap(), text);
+}
+
+fn judge_argument(bencher: Bencher<'_, '_>, role: &str, text: String) {
+    bencher.bench(|| judge(role, black_box(&text)));
+}
+
+fn judge(role: &str, text: &str) -> u8 {
+    let role = match role {
+        "sql" => Role::Sql(Dialect::Unknown),
+        "shell" => Role::Shell,
+        "code" => Role::Code,
+        "url" => Role::Url(UrlRole::default()),
+        _ => Role::Text,
+    };
+    let mut call = ToolCall::parse(br#"{"name":"t","arguments":{}}"#, Limits::default()).unwrap();
+    let mut arguments = Object::default();
+    arguments.insert("x", Value::from(text));
+    call.arguments = Value::Object(arguments);
+    let profile = Profile { effect: Some(Effect::Execute), reversible: None, roles: vec![("/x".parse().unwrap(), role)] };
+    let seen = risk::observe(&call, &profile, &Known::NotAsked, &History::default());
+    risk::score::assess(seen.findings, &risk::Bands::default(), None).score
+}
+
+/// What remembering an answer costs, by its bytes; and looking a call up in what is remembered.
+#[divan::bench(args = [1024, 4096, 65_536])]
+fn remember_an_answer(bencher: Bencher<'_, '_>, bytes: usize) {
+    let text = "On 3 May mia@example.com asked for order 4711 to be sent to 12 High Street. ".repeat(bytes / 76 + 1);
+    let mut trail = Trail::default();
+    bencher.bench_local(|| trail.answered(black_box(&text), Trust::Mixed));
 }

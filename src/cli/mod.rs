@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod exec_child;
 mod policy;
+mod schema;
 mod score;
 mod serve;
 mod watch;
@@ -55,6 +56,8 @@ enum Verb {
     ExecChild(exec_child::Arguments),
     /// Check, try and explain policies
     Policy(policy::Arguments),
+    /// Print the JSON Schema of a file, for editors
+    Schema(schema::Arguments),
     /// Judge calls: JSON lines in, assessments out
     Score(score::Arguments),
     /// Serve configured upstreams over HTTP
@@ -138,7 +141,7 @@ pub fn run() -> ExitCode {
     }
     let quiet = matches!(
         arguments.verb,
-        Verb::Demo(_) | Verb::Approvals(_) | Verb::Audit(_) | Verb::Policy(_) | Verb::Score(_) | Verb::Channel(_) | Verb::Doctor(_)
+        Verb::Demo(_) | Verb::Approvals(_) | Verb::Audit(_) | Verb::Policy(_) | Verb::Schema(_) | Verb::Score(_) | Verb::Channel(_) | Verb::Doctor(_)
     );
     let level = match (arguments.verbose, quiet) {
         (true, _) => LevelFilter::DEBUG,
@@ -163,6 +166,7 @@ pub fn run() -> ExitCode {
             Verb::Doctor(verb) => doctor::run(config_or_default(arguments.config)?, verb).await,
             Verb::Demo(verb) => demo::run(verb).await,
             Verb::Policy(verb) => policy::run(config_or_default(arguments.config)?, verb).await,
+            Verb::Schema(verb) => schema::run(&verb),
             Verb::Score(verb) => score::run(config_or_default(arguments.config)?, &verb),
             Verb::Serve(verb) => serve::run(arguments.config, verb).await,
             Verb::Wrap(verb) => wrap::run(arguments.config, verb).await,

@@ -193,6 +193,7 @@ impl Gateway {
 
     /// Steps 9 to 13. Everything is looked at again; exactly one redeemer wins. Answers whether it is done.
     async fn redeem(&self, attempt: &Attempt, stage: Stage<IsApproved>, version: i64) -> Result<bool, RouteError> {
+        let turn = self.turn(attempt).await;
         let case = self.judge(attempt, true).await?;
         let request = stage.request.clone();
         let id = Some(request.id.clone());
@@ -233,12 +234,15 @@ impl Gateway {
             }
         };
         let entry = self.entry(EventKind::Redeemed, Some(case.key), id, json!({"by": attempt.caller.name, "reviewers": reviewers}).to_string());
-        let change = Change::synced(entry, vec![Effect::Advance(Versioned { approval: approval.clone(), version })]);
+        let mut effects = vec![Effect::Advance(Versioned { approval: approval.clone(), version })];
+        effects.extend(self.spends(attempt, &case));
+        let change = Change::synced(entry, effects);
         let receipt = match self.store.commit(change).await {
             Ok(receipt) => receipt,
             Err(StoreError::Conflict) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
+        drop(turn);
         let permit = Permit::new(Grant::Redeemed(proof), receipt)?;
         let held = Versioned { approval, version: version + 1 };
         self.run_approved(attempt, &case, permit, held, reviewers).await?;

@@ -12,7 +12,7 @@ mod run;
 mod sweep;
 mod trails;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -29,12 +29,13 @@ pub use sweep::SweepError;
 use crate::adapters::channel::Channels;
 use crate::adapters::channel::people::People;
 use crate::adapters::credential::Issuer;
-use crate::adapters::store::{Change, Effect, Store, StoreError, Versioned};
+use crate::adapters::store::{Change, Effect, Spender, Store, StoreError, Versioned};
 use crate::adapters::upstream::{Answer, Id, Incoming, Outgoing, Upstream};
 use crate::domain::approval::{Approval, Outcome};
 use crate::domain::audit::{Entry, EventKind, Receipt};
 use crate::domain::call::{Binding, CallDigest, Caller, ToolCall};
 use crate::domain::clock::Clock;
+use crate::domain::clock::Timestamp;
 use crate::domain::decision::{Decision, Enforcement, decide, verdict};
 use crate::domain::digest::{Digest, Fields};
 use crate::domain::json::canonical;
@@ -68,6 +69,7 @@ pub struct Gateway {
     policies: RwLock<Arc<PolicySet>>,
     definitions: Definitions,
     trails: trails::Trails,
+    spending: tokio::sync::Mutex<()>,
 }
 
 /// What a gateway is made of.
@@ -268,7 +270,19 @@ impl Gateway {
     pub fn new(parts: Parts, settings: Settings, policies: PolicySet) -> Self {
         let Parts { store, clock, channels, issuers, people, metrics } = parts;
         let (policies, definitions) = (RwLock::new(Arc::new(policies)), Definitions::default());
-        Self { store, clock, channels, issuers, people, metrics, settings, policies, definitions, trails: trails::Trails::default() }
+        Self {
+            store,
+            clock,
+            channels,
+            issuers,
+            people,
+            metrics,
+            settings,
+            policies,
+            definitions,
+            trails: trails::Trails::default(),
+            spending: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The policies in force.
@@ -306,8 +320,8 @@ impl Gateway {
 
     /// The route: every step in order.
     async fn route(&self, attempt: &Attempt) -> Result<(), RouteError> {
+        let turn = self.turn(attempt).await;
         let case = self.judge(attempt, false).await?;
-        self.trails.called(&attempt.caller.name, self.clock.now());
         match decide(&case.policy, &case.judged, case.key, self.settings.enforcement) {
             Decision::Deny { because } => {
                 let subject = random_hex::<16>()?;
@@ -324,15 +338,36 @@ impl Gateway {
                 }
                 let data = self.described(attempt, &case, json!({}));
                 // A credential names the record that stands behind it, so that one must be there already.
-                let synced = self.settings.sync_always || case.policy.credential.is_some();
+                let effects = self.spends(attempt, &case);
+                let synced = self.settings.sync_always || case.policy.credential.is_some() || !effects.is_empty();
                 let entry = self.entry(EventKind::Allowed, Some(case.key), Some(subject.clone()), data);
-                let receipt = self.store.commit(Change { entry, effects: vec![], synced }).await?;
+                let receipt = self.store.commit(Change { entry, effects, synced }).await?;
+                drop(turn);
                 let permit = Permit::new(Grant::Allowed(allowed), receipt)?;
                 self.run_allowed(attempt, &case, permit, subject).await?;
             }
-            Decision::Approve { quorum } => self.hold(attempt, case, quorum).await?,
+            Decision::Approve { quorum } => {
+                drop(turn);
+                self.hold(attempt, case, quorum).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Calls that count against a limit over time are judged and recorded one after the other: many at once must not each
+    /// find what the others have not spent yet.
+    async fn turn(&self, attempt: &Attempt) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let policy = self.policies().for_tool(&attempt.server.name, &attempt.call.tool);
+        if policy.spendings(&attempt.call).is_empty() { None } else { Some(self.spending.lock().await) }
+    }
+
+    /// What is recorded as spent with a call that may run.
+    fn spends(&self, attempt: &Attempt, case: &Case) -> Vec<Effect> {
+        let amounts: Vec<_> = case.policy.spendings(&attempt.call).into_iter().map(|spending| (spending.place, spending.amount)).collect();
+        match amounts.is_empty() {
+            true => Vec::new(),
+            false => vec![Effect::Spend(attempt.server.name.clone(), attempt.call.tool.clone(), attempt.caller.name.clone(), amounts)],
+        }
     }
 
     /// Steps 2 to 4: the policy, the facts, the findings and their sum. `fresh` reads the server's tools anew.
@@ -348,9 +383,17 @@ impl Gateway {
             [] => Default::default(),
             targets => self.store.seen(&server.name, &attempt.caller.name, targets).await?,
         };
+        let mut spent = BTreeMap::new();
+        let by = Spender { server: &server.name, tool: &call.tool, caller: &attempt.caller.name };
+        for spending in policy.spendings(call) {
+            let now = self.clock.now();
+            let since = Timestamp(now.0.saturating_sub(i64::try_from(spending.window.as_millis()).unwrap_or(i64::MAX)));
+            let before = self.store.spent(&by, &spending.place, since).await?;
+            spent.insert(spending.place, before);
+        }
         let repeated = attempt.repeated();
-        let signs = self.trails.signs(&attempt.caller.name, &call.arguments, repeated.bytes());
-        let judged = policy.judge(call, &attempt.caller, &known.known(), &History { seen, signs });
+        let signs = self.trails.signs(&attempt.caller.name, self.clock.now(), &call.arguments, repeated.bytes());
+        let judged = policy.judge(call, &attempt.caller, &known.known(), &History { seen, signs, spent });
         let scope = policy.credential.as_ref().map(|c| c.scope.scope(&call.arguments)).transpose()?;
         // A scope stands in the record, on cards and in the token: a secret in an argument must not come into it.
         if scope.as_deref().is_some_and(carries_secret) {

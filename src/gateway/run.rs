@@ -56,20 +56,14 @@ impl Gateway {
         match &end {
             Ok(last) => {
                 let (body, said) = last.message(minted.as_ref());
-                // The next call may come as soon as this is said, and must find what was read; what is long is read after.
-                let trust = case.policy.trust();
-                let learn = || self.trails.answered(&attempt.caller.name, self.clock.now(), &body, trust);
-                if body.len() <= LONG_ANSWER {
-                    learn();
-                    self.say(attempt, said).await;
-                } else {
-                    self.say(attempt, said).await;
-                    learn();
-                }
+                // The next call may come as soon as this is said, and must find what it said.
+                self.trails.heard(&attempt.caller.name, self.clock.now(), &body, case.policy.trust());
+                self.say(attempt, said).await;
                 // What the answer says of itself, and its digest: off its way where that takes long.
                 if body.len() > LONG_ANSWER {
                     tokio::task::yield_now().await;
                 }
+                self.trails.read(&attempt.caller.name, self.clock.now());
                 let (result, is_error) = (Digest::of(&body), is_error(&body));
                 let data = json!({"result": result, "is_error": is_error}).to_string();
                 self.store.commit_later(self.entry(EventKind::Completed, Some(call), Some(subject), data));
@@ -124,7 +118,7 @@ impl Gateway {
         let end = self.send(attempt, permit, minted.as_ref(), false).await;
         if let Ok(last) = &end {
             let (body, _) = last.message(minted.as_ref());
-            self.trails.answered(&attempt.caller.name, self.clock.now(), &body, case.policy.trust());
+            self.trails.heard(&attempt.caller.name, self.clock.now(), &body, case.policy.trust());
         }
         let mut settled = self.settle(attempt, &held, &end, minted.as_ref()).await;
         // It went out: whatever fails from here on, nobody may be told that it did not run.

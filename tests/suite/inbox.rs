@@ -104,7 +104,7 @@ async fn the_page_shows_all_of_what_will_run_and_nothing_can_hide_in_it() {
         "customer money",
         "answered for by",
         "olga",
-        "1 of anna, bert",
+        "2 of anna, bert",
         waiting["digest"].as_str().unwrap(),
         "data-left",
         "Before this",

@@ -9,6 +9,7 @@ mod spool;
 mod sqlite;
 mod writer;
 
+use rust_decimal::Decimal;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -76,6 +77,9 @@ pub trait Store: Send + Sync {
 
     /// Moves what a dead gateway left in its spool into the store.
     async fn adopt(&self, instance: &str) -> Result<(), StoreError>;
+
+    /// What was spent since then in the argument at `place`.
+    async fn spent(&self, by: &Spender<'_>, place: &str, since: Timestamp) -> Result<Decimal, StoreError>;
 
     /// Records after number `after`, at most `most`.
     async fn records(&self, after: i64, most: u32) -> Result<Vec<Record>, StoreError>;
@@ -154,6 +158,17 @@ pub trait Store: Send + Sync {
     async fn flush(&self);
 }
 
+/// Whose spending.
+#[derive(Clone, Copy, Debug)]
+pub struct Spender<'a> {
+    /// The server.
+    pub server: &'a str,
+    /// The tool.
+    pub tool: &'a str,
+    /// The caller.
+    pub caller: &'a str,
+}
+
 /// A record, and the changes it tells of.
 #[derive(Debug)]
 pub struct Change {
@@ -179,6 +194,8 @@ pub enum Effect {
     DropAnswer(String),
     /// Targets that this caller reached on this server.
     Learn(String, String, Vec<Target>),
+    /// Amounts that a call may now move: server, tool, caller, and each with the place of its argument.
+    Spend(String, String, String, Vec<(String, Decimal)>),
     /// A tool's definition as first seen.
     Pin(String, String, Digest),
     /// The operator accepts whatever definitions the server offers next.

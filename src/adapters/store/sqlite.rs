@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rust_decimal::Decimal;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Executor, Row};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
@@ -15,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::spool::{self, Spool};
 use super::writer::{Job, Writer};
-use super::{Change, Lease, LeaseState, NewSession, Session, SigningKey, Store, StoreError, Versioned, Which, outbox};
+use super::{Change, Lease, LeaseState, NewSession, Session, SigningKey, Spender, Store, StoreError, Versioned, Which, outbox};
 use crate::domain::approval::{Allowance, Approval, Due, Posted};
 use crate::domain::audit::{Entry, EventKind, Receipt, Record};
 use crate::domain::call::CallDigest;
@@ -24,7 +25,7 @@ use crate::domain::digest::Digest;
 use crate::domain::risk::Target;
 
 /// The version of the tables that this program reads and writes (`PRAGMA user_version`).
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// How often other processes' changes are looked for while somebody waits for one.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -132,8 +133,11 @@ async fn prepare(connection: &mut sqlx::SqliteConnection, path: &Path) -> Result
             if version == 0 {
                 sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *connection).await.map_err(unavailable)?;
             }
-            sqlx::raw_sql(include_str!("schema_2.sql")).execute(&mut *connection).await.map_err(unavailable)?;
-            connection.execute("PRAGMA user_version = 2").await.map_err(unavailable)?;
+            if version < 2 {
+                sqlx::raw_sql(include_str!("schema_2.sql")).execute(&mut *connection).await.map_err(unavailable)?;
+            }
+            sqlx::raw_sql(include_str!("schema_3.sql")).execute(&mut *connection).await.map_err(unavailable)?;
+            connection.execute("PRAGMA user_version = 3").await.map_err(unavailable)?;
         }
         SCHEMA_VERSION => {}
         newer => {
@@ -343,6 +347,21 @@ impl Store for Sqlite {
             }
         }
         Ok(seen)
+    }
+
+    async fn spent(&self, by: &Spender<'_>, place: &str, since: Timestamp) -> Result<Decimal, StoreError> {
+        let rows: Vec<String> = sqlx::query_scalar("SELECT amount FROM spent WHERE server = ? AND tool = ? AND caller = ? AND place = ? AND at > ?")
+            .bind(by.server)
+            .bind(by.tool)
+            .bind(by.caller)
+            .bind(place)
+            .bind(since.0)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(unavailable)?;
+        let one = |text: &String| text.parse::<Decimal>().map_err(|_| StoreError::Corrupt("an amount is not a number".into()));
+        // What cannot be added up is more than any limit.
+        rows.iter().try_fold(Decimal::ZERO, |sum, text| Ok(sum.checked_add(one(text)?).unwrap_or(Decimal::MAX)))
     }
 
     async fn pins(&self, server: &str) -> Result<HashMap<String, Digest>, StoreError> {

@@ -312,6 +312,21 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
             }
             return Ok(());
         }
+        Effect::Spend(server, tool, caller, amounts) => {
+            for (place, amount) in amounts {
+                sqlx::query("INSERT INTO spent (server, tool, caller, place, at, amount) VALUES (?,?,?,?,?,?)")
+                    .bind(server.as_str())
+                    .bind(tool.as_str())
+                    .bind(caller.as_str())
+                    .bind(place.as_str())
+                    .bind(at)
+                    .bind(amount.to_string())
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(unavailable)?;
+            }
+            return Ok(());
+        }
         Effect::Pin(server, tool, digest) => {
             sqlx::query("INSERT OR IGNORE INTO pins (server, tool, digest, pinned_at) VALUES (?,?,?,?)")
                 .bind(server.as_str())

@@ -32,7 +32,10 @@ pub(super) fn run(set: &PolicySet, format: Format) -> Result<(), Failure> {
 fn rows_of(policy: &Policy) -> Vec<[String; 9]> {
     let effect = policy.profile.effect.map_or("guessed", |e| e.name()).to_owned();
     let own = row(policy, policy.server.clone(), policy.tool.clone(), effect);
-    let by_glob = policy.effects().map(|(glob, effect)| row(policy, policy.server.clone(), glob.to_owned(), effect.name().to_owned()));
+    let by_glob = policy
+        .effects()
+        .filter(|_| policy.tool == "*")
+        .map(|(glob, effect)| row(policy, policy.server.clone(), glob.to_owned(), effect.name().to_owned()));
     by_glob.chain([own]).collect()
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use globset::Glob;
 
-use super::file::{AgainFile, ArgumentFile, CaseFile, CredentialFile, DefaultMode, KnownFile, PolicyFile, TwoFrom};
+use super::file::{AgainFile, ArgumentFile, CaseFile, CredentialFile, DefaultMode, KnownFile, Per, PolicyFile, TwoFrom};
 use super::rule::{Rule, RuleError};
 use super::{Again, Ask, Assurance, Case, CredentialTerms, Delivery, Mode, Policy, PolicySet, Show, TemplateError};
 use crate::domain::digest::{Digest, Fields};
@@ -129,7 +129,7 @@ fn twice(first: &PolicySource, second: &PolicySource, server: &str, tool: &str) 
 pub fn explain_toml(error: &toml::de::Error) -> String {
     let text = error.to_string();
     let mut message = text.trim_end().to_owned();
-    if let Some(rest) = error.message().strip_prefix("unknown field `")
+    if let Some(rest) = error.message().strip_prefix("unknown field `").or_else(|| error.message().strip_prefix("unknown variant `"))
         && let Some((typed, expected)) = rest.split_once('`')
     {
         let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
@@ -269,7 +269,16 @@ fn role(file: &ArgumentFile) -> Result<Role, String> {
         return Err(format!("`{name}` does not belong to role `{}`", format!("{:?}", file.role).to_lowercase()));
     }
     Ok(match file.role {
-        RoleKind::Amount => Role::Amount(AmountRole { limit: file.limit, currency: file.currency.clone() }),
+        RoleKind::Amount => {
+            let window = match file.per {
+                None | Some(Per::Call) => None,
+                Some(_) if file.limit.is_none() => return Err("`per` needs a `limit`".into()),
+                Some(Per::Hour) => Some(Duration::from_secs(3600)),
+                Some(Per::Day) => Some(Duration::from_secs(86_400)),
+                Some(Per::Week) => Some(Duration::from_secs(7 * 86_400)),
+            };
+            Role::Amount(AmountRole { limit: file.limit, currency: file.currency.clone(), window })
+        }
         RoleKind::Count => {
             let limit = file.limit.map(|limit| u64::try_from(limit).map_err(|_| "`limit` of a count is a whole number".to_owned()));
             Role::Count(CountRole { limit: limit.transpose()? })

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Assurance;
@@ -11,7 +12,7 @@ use crate::domain::json::{Pattern, Pointer};
 use crate::domain::risk::{Dialect, Effect, RoleKind, Trust};
 
 /// One policy file. `server.toml` uses the same shape without `tool`, `arguments`, `rule` and `case`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PolicyFile {
     /// The server's name in `countersign.toml`.
@@ -35,6 +36,7 @@ pub struct PolicyFile {
     pub effects: BTreeMap<String, Effect>,
     /// What each argument is, by JSON Pointer (`*` for any step).
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, ArgumentFile>")]
     pub arguments: BTreeMap<Pattern, ArgumentFile>,
     /// The operator's own conditions.
     #[serde(default)]
@@ -53,7 +55,7 @@ pub struct PolicyFile {
 }
 
 /// What happens to a call before its score is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DefaultMode {
     /// Let it through.
@@ -67,17 +69,20 @@ pub enum DefaultMode {
 }
 
 /// What one argument is. Which keys fit depends on `role`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ArgumentFile {
     /// What it is.
     pub role: RoleKind,
     /// amount, count: the most that is ordinary.
     #[serde(default, deserialize_with = "crate::domain::risk::role_decimal")]
+    #[schemars(with = "Option<f64>")]
     pub limit: Option<Decimal>,
     /// amount: where the currency stands.
+    #[schemars(with = "Option<String>")]
     pub currency: Option<Pointer>,
-    /// amount: what the limit is for; only `call`.
+    /// amount: what the limit is for: each `call` (the default), or all calls of one caller within an `hour`, a `day` or a
+    /// `week`.
     pub per: Option<Per>,
     /// recipient: `approved-before` (the default), or a list of recipients that are always known.
     pub known: Option<KnownFile>,
@@ -86,6 +91,7 @@ pub struct ArgumentFile {
     /// url: hosts that are ordinary.
     pub hosts: Option<Vec<String>>,
     /// flag: values that do not raise the score.
+    #[schemars(with = "Option<Vec<serde_json::Value>>")]
     pub safe: Option<Vec<toml::Value>>,
     /// sql: whose SQL it is; read in several ways if not given.
     pub dialect: Option<Dialect>,
@@ -94,15 +100,21 @@ pub struct ArgumentFile {
 }
 
 /// What an amount's limit is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Per {
     /// Each call by itself.
     Call,
+    /// All calls of one caller within the last hour.
+    Hour,
+    /// All calls of one caller within the last 24 hours.
+    Day,
+    /// All calls of one caller within the last seven days.
+    Week,
 }
 
 /// Which recipients are known.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum KnownFile {
     /// Only `approved-before`.
@@ -112,7 +124,7 @@ pub enum KnownFile {
 }
 
 /// A condition in CEL and what follows from it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RuleFile {
     /// The condition, in CEL over `args`, `facts`, `tool`, `server` and `caller`.
@@ -131,7 +143,7 @@ pub struct RuleFile {
 }
 
 /// What a rule demands whatever the score.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RuleDecisionFile {
     /// Ask a person.
@@ -141,7 +153,7 @@ pub enum RuleDecisionFile {
 }
 
 /// Who is asked, and how.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ApprovalFile {
     /// Score at which a person is asked; 60 by default.
@@ -153,39 +165,45 @@ pub struct ApprovalFile {
     /// Whether the caller's owner may approve; false by default.
     pub owner_may_approve: Option<bool>,
     /// How long approvers have; 15 minutes by default, a week at most.
+    #[schemars(with = "Option<String>")]
     pub decide_by: Option<Length>,
     /// How long the approval stays usable; 10 minutes by default, a day at most.
+    #[schemars(with = "Option<String>")]
     pub execute_by: Option<Length>,
     /// Who is asked as well when nobody decided for a while.
     pub escalate: Option<Vec<EscalateFile>>,
     /// Who is told without being asked.
     pub notify: Option<Vec<String>>,
     /// After how long approvers are reminded.
+    #[schemars(with = "Option<String>")]
     pub remind: Option<Length>,
     /// `session` (default) or `totp`: how approvers prove who they are, at least.
     pub assurance: Option<Assurance>,
     /// How long a denied call is refused without asking; 10 minutes by default, a day at most.
+    #[schemars(with = "Option<String>")]
     pub cool_down: Option<Length>,
     /// How far an approver may allow the same call again; not at all by default.
     pub again: Option<AgainFile>,
 }
 
 /// Who is asked as well when nobody decided for a while.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct EscalateFile {
     /// After how long.
+    #[schemars(with = "String")]
     pub after: Length,
     /// Names of approvers.
     pub to: Vec<String>,
 }
 
 /// How far an approver may allow the same call again.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct AgainFile {
     /// For how long at most; 8 hours at most.
     #[serde(rename = "for")]
+    #[schemars(with = "String")]
     pub length: Length,
     /// How often at most; 100 at most.
     pub times: u32,
@@ -193,11 +211,12 @@ pub struct AgainFile {
     pub max_score: u8,
     /// Arguments that may differ; all others must be the same.
     #[serde(default)]
+    #[schemars(with = "Vec<String>")]
     pub vary: Vec<Pattern>,
 }
 
 /// Score at which two people are asked, or never.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum TwoFrom {
     /// From this score.
@@ -207,7 +226,7 @@ pub enum TwoFrom {
 }
 
 /// The credential that a call gets.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CredentialFile {
     /// Its issuer's name in `countersign.toml`.
@@ -215,6 +234,7 @@ pub struct CredentialFile {
     /// Its scope; `{/pointer}` is filled with that argument.
     pub scope: Option<String>,
     /// Its longest life; 60 seconds by default, 10 minutes at most.
+    #[schemars(with = "Option<String>")]
     pub ttl: Option<Length>,
     /// `header` or `env`: where it goes; by the kind of upstream if neither is given.
     pub header: Option<String>,
@@ -223,12 +243,13 @@ pub struct CredentialFile {
 }
 
 /// What approvers are shown.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ShowFile {
     /// One line; `{/pointer}` is filled with that argument.
     pub title: Option<String>,
     /// Arguments that nobody is shown and no log holds.
+    #[schemars(with = "Option<Vec<String>>")]
     pub mask: Option<Vec<Pattern>>,
     /// How sensitive the target is, in the operator's words.
     pub sensitivity: Option<String>,
@@ -237,12 +258,13 @@ pub struct ShowFile {
 }
 
 /// A call with the decision that it must get.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CaseFile {
     /// What it shows, for people.
     pub name: Option<String>,
     /// The arguments.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub arguments: toml::Table,
     /// Recipients that count as approved before.
     #[serde(default)]
@@ -255,7 +277,7 @@ pub struct CaseFile {
 }
 
 /// The decision that a case must get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VerdictFile {
     /// Runs without a person.

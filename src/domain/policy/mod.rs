@@ -116,7 +116,7 @@ pub struct Again {
 }
 
 /// How an approver proves who they are, weakest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Assurance {
     /// By a session: of Slack, of the inbox, or of the operating system.
@@ -220,6 +220,11 @@ impl Policy {
     /// What its results are.
     pub fn trust(&self) -> risk::Trust {
         self.results.unwrap_or(risk::Trust::Mixed)
+    }
+
+    /// The amounts of `call` that have a limit over time.
+    pub fn spendings(&self, call: &ToolCall) -> Vec<risk::Spending> {
+        risk::spendings(call, &self.profile)
     }
 
     /// The targets whose history matters for `call`.

@@ -35,6 +35,25 @@ pub(super) fn observe(role: &AmountRole, pointer: &Pointer, value: &Value, call:
     }
 }
 
+/// What an argument would add to what was spent: the size of every amount in it that can be read.
+pub(super) fn size(value: &Value) -> Option<Decimal> {
+    match value {
+        Value::Number(_) | Value::String(_) => exact(&value.plain()).map(|amount| amount.abs()),
+        _ => None,
+    }
+}
+
+/// Over the limit of a window: `before` was spent in it, and this call adds `more`.
+pub(super) fn over_window(limit: Decimal, before: Decimal, more: Decimal, place: &str, seen: &mut Sight<'_>) {
+    if before.checked_add(more).is_none_or(|sum| sum > limit) {
+        seen.fact("amount", "over_window", Value::Bool(true));
+        let reason = format!("over the limit together with earlier calls: {before} before, {more} now, where {limit} is the most");
+        let mut finding = Finding::new("amount", Group::Magnitude, 700, reason).floor("pay-limit", 85);
+        finding.pointer = Some(place.to_owned());
+        seen.find(finding);
+    }
+}
+
 /// The exact decimal that a text means; exponents as JSON writes them, at most 28 digits.
 pub(super) fn exact(text: &str) -> Option<Decimal> {
     let plain = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'));

@@ -7,7 +7,7 @@ use crate::domain::call::ToolCall;
 use crate::domain::tool::ToolDefinition;
 
 /// What a tool does to the world.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Effect {
     /// Looks and changes nothing.

@@ -27,7 +27,9 @@ mod trail;
 mod unicode;
 mod url;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use rust_decimal::Decimal;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +76,8 @@ pub struct History {
     pub seen: BTreeSet<Target>,
     /// What the caller's trail says about this call.
     pub signs: Signs,
+    /// What this caller moved before with this tool, by place, within the time that its limit is for.
+    pub spent: BTreeMap<String, Decimal>,
 }
 
 /// What was found in one call.
@@ -102,6 +106,35 @@ pub fn lookups(call: &ToolCall, profile: &Profile) -> Vec<Target> {
     targets
 }
 
+/// An amount with a limit over time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spending {
+    /// The place of its argument, as the policy writes it.
+    pub place: String,
+    /// The time that the limit is for.
+    pub window: std::time::Duration,
+    /// The limit.
+    pub limit: Decimal,
+    /// What this call would add.
+    pub amount: Decimal,
+}
+
+/// The amounts of this call that have a limit over time. Most calls have none, and then no store is asked.
+pub fn spendings(call: &ToolCall, profile: &Profile) -> Vec<Spending> {
+    let windowed = profile.roles.iter().filter_map(|(pattern, role)| match role {
+        Role::Amount(AmountRole { limit: Some(limit), window: Some(window), .. }) => Some((pattern, *limit, *window)),
+        _ => None,
+    });
+    windowed
+        .map(|(pattern, limit, window)| {
+            let found = pattern.find(&call.arguments);
+            let amount =
+                found.iter().filter_map(|(_, value)| amount::size(value)).fold(Decimal::ZERO, |sum, x| sum.checked_add(x).unwrap_or(Decimal::MAX));
+            Spending { place: pattern.to_string(), window, limit, amount }
+        })
+        .collect()
+}
+
 /// Everything that raises the risk of `call`.
 pub fn observe(call: &ToolCall, profile: &Profile, known: &Known<'_>, history: &History) -> Observation {
     let mut seen = Sight { findings: Vec::new(), facts: role::empty_facts(), history };
@@ -121,6 +154,10 @@ pub fn observe(call: &ToolCall, profile: &Profile, known: &Known<'_>, history: &
         for (pointer, value) in pattern.find(&call.arguments) {
             role.observe(&pointer, value, call, &mut seen);
         }
+    }
+    for Spending { place, limit, amount, .. } in spendings(call, profile) {
+        let before = history.spent.get(&place).copied().unwrap_or_default();
+        amount::over_window(limit, before, amount, &place, &mut seen);
     }
     strings(&Pointer::root(), &call.arguments, &mut seen);
     let reaches_out = profile

@@ -40,7 +40,7 @@ pub enum Role {
 }
 
 /// The names of the roles, as policies write them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RoleKind {
     /// See [`Role::Amount`].
@@ -78,6 +78,8 @@ pub struct AmountRole {
     pub limit: Option<Decimal>,
     /// Where the currency stands, for the reason's text.
     pub currency: Option<Pointer>,
+    /// Over which time the limit holds for all calls of one caller together; for each call if none.
+    pub window: Option<std::time::Duration>,
 }
 
 /// How many: above the limit, or without one, is unbounded.

@@ -21,7 +21,7 @@ const LONGEST: usize = 128 * 1024;
 const DEEPEST: usize = 40;
 
 /// Whose SQL it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dialect {
     /// Nobody said: it is read as PostgreSQL, MySQL and a general form, and the worst reading counts.
@@ -126,7 +126,6 @@ fn reading(text: &str, dialect: Dialect) -> Option<Vec<Danger>> {
         look.dangers.push(Danger::new(350, format!("{} statements at once", statements.len()), text).aside(Group::Integrity));
     }
     for statement in statements.iter().take(1000) {
-        look.statement(statement);
         let _ = statement.visit(&mut look);
     }
     Some(look.dangers)
@@ -347,7 +346,6 @@ impl Visitor for Look {
     type Break = ();
 
     fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<()> {
-        // The outermost was looked at already; looking twice finds the same, and only the worst counts.
         self.statement(statement);
         ControlFlow::Continue(())
     }

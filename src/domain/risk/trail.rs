@@ -42,7 +42,7 @@ const ORDERS: [&str; 9] = [
 static ORDER: LazyLock<Option<RegexSet>> = LazyLock::new(|| RegexSet::new(ORDERS).ok());
 
 /// What the results of a tool are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trust {
     /// Nobody outside can have written them, and nobody outside may not read them.

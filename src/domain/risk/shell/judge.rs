@@ -23,6 +23,12 @@ struct Line<'a> {
     simple: &'a Simple,
 }
 
+impl Line<'_> {
+    fn spelt(&self) -> String {
+        format!("{} {}", self.program, spelt(self.words))
+    }
+}
+
 impl Judge {
     pub(super) fn script(&mut self, script: &Script, depth: usize) {
         self.functions.extend(script.functions.iter().cloned());
@@ -162,7 +168,7 @@ impl Judge {
         // Of lines that fit equally well, the worst counts.
         let entry = entries.iter().filter(fits).filter(|e| Some(e.key.len()) == longest).max_by_key(|e| rank(e.kind));
         let Some(entry) = entry.or(base) else {
-            self.add(Class::Unknown, format!("`{}` is used in a way that is not in the table of programs", shown(&line.program)), line.words);
+            self.add_said(Class::Unknown, format!("`{}` is used in a way that is not in the table of programs", shown(&line.program)), &line.spelt());
             return;
         };
         let subs = entry.key.iter().filter(|key| !key.starts_with('-')).count();
@@ -346,25 +352,28 @@ impl Judge {
             false => format!("{} {}", line.program, entry.key.join(" ")),
         };
         if unbounded {
-            let danger = Danger::new(800, format!("`{name}` reaches everything below a root, a home or a device"), &spelt(line.words));
+            let danger = Danger::new(800, format!("`{name}` reaches everything below a root, a home or a device"), &line.spelt());
             self.dangers.push(danger.destroying().unbounded());
         } else if matches!(entry.kind, Kind::Is(_) | Kind::Redis) || changes {
-            self.add(class, format!("`{name}` {}", says(class)), line.words);
+            self.add_said(class, format!("`{name}` {}", says(class)), &line.spelt());
         }
     }
 
     fn add(&mut self, class: Class, why: impl Into<String>, words: &[Word]) {
-        let evidence = spelt(words);
+        self.add_said(class, why, &spelt(words));
+    }
+
+    fn add_said(&mut self, class: Class, why: impl Into<String>, evidence: &str) {
         let danger = match class {
             Class::Read => return,
-            Class::Change => Danger::new(420, why, &evidence),
-            Class::Unknown => Danger::new(620, why, &evidence),
-            Class::Send => Danger::new(650, why, &evidence),
-            Class::System => Danger::new(650, why, &evidence),
-            Class::Run => Danger::new(680, why, &evidence),
-            Class::Secret => Danger::new(700, why, &evidence),
-            Class::Grant => Danger::new(720, why, &evidence),
-            Class::Destroy => Danger::new(750, why, &evidence).destroying(),
+            Class::Change => Danger::new(420, why, evidence),
+            Class::Unknown => Danger::new(620, why, evidence),
+            Class::Send => Danger::new(650, why, evidence),
+            Class::System => Danger::new(650, why, evidence),
+            Class::Run => Danger::new(680, why, evidence),
+            Class::Secret => Danger::new(700, why, evidence),
+            Class::Grant => Danger::new(720, why, evidence),
+            Class::Destroy => Danger::new(750, why, evidence).destroying(),
         };
         self.dangers.push(danger);
     }
@@ -411,7 +420,7 @@ impl Judge {
         }
         if inner.is_empty() {
             if !matches!(line.program.as_str(), "env" | "xargs" | "command" | "time" | "sudo" | "nice" | "exec" | "busybox" | "toybox") {
-                self.add(Class::Run, format!("`{}` starts a shell", shown(&line.program)), line.words);
+                self.add_said(Class::Run, format!("`{}` starts a shell", shown(&line.program)), &line.spelt());
             }
             return;
         }
