@@ -20,6 +20,7 @@ mod fail_closed;
 mod gate;
 mod holding;
 mod inbox;
+mod judging;
 mod policies;
 mod slack;
 mod slack_clients;

@@ -53,7 +53,7 @@ fn findings(assessment: &Assessment) {
         }
     }
     if assessment.findings.iter().any(|f| f.points == 0) {
-        print("  (+0: another finding of the same group weighs as much or more, and only the heaviest counts)");
+        print("  (+0: the score would be the same without it)");
     }
 }
 

@@ -569,12 +569,14 @@ impl Judge {
         {
             return;
         }
-        if changes && path::of_the_system(text) {
-            self.dangers.push(Danger::new(650, "it changes what belongs to the system", text).aside(Group::Target));
-        } else if changes && path::out_of_the_way(text) {
-            self.dangers.push(Danger::new(400, "it writes outside the places where projects are", text).aside(Group::Target));
-        } else if let Some(reason) = path::secret(text, changes) {
-            self.dangers.push(Danger::new(650, reason, text).aside(Group::Target));
+        let found = match path::secret(text, changes) {
+            Some(reason) => Some((650, reason)),
+            None if changes && path::of_the_system(text) => Some((650, "it changes what belongs to the system")),
+            None if changes && path::out_of_the_way(text) => Some((400, "it writes outside the places where projects are")),
+            None => None,
+        };
+        if let Some((weight, reason)) = found {
+            self.dangers.push(Danger::new(weight, reason, text).aside(Group::Target));
         }
     }
 }
