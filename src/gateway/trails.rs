@@ -16,7 +16,10 @@ use crate::domain::risk::{Signs, Trail, Trust};
 const CALLERS: usize = 256;
 
 #[derive(Default)]
-pub(super) struct Trails(Mutex<HashMap<String, (Timestamp, Arc<Mutex<Followed>>)>>);
+pub(super) struct Trails(Mutex<HashMap<String, Seen>>);
+
+/// When a caller was last heard of, and what is known of it.
+type Seen = (Timestamp, Arc<Mutex<Followed>>);
 
 #[derive(Default)]
 struct Followed {

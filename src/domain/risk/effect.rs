@@ -131,7 +131,7 @@ pub(super) fn may_execute(tool: &str) -> bool {
 }
 
 /// The effect that the first known verb of a name tells; a read verb gives way to any later stronger one after `and`
-/// or `or`.
+/// or `or`, and what is made counts where making it pays, publishes, gives rights or runs something.
 fn from_name(tool: &str) -> Option<Effect> {
     let words = words(tool);
     let first = words.iter().position(|word| verb(word).is_some())?;
@@ -144,7 +144,24 @@ fn from_name(tool: &str) -> Option<Effect> {
             effect = effect.max(other);
         }
     }
+    if effect == Effect::Create {
+        effect = words.iter().filter_map(|word| made(word)).fold(effect, Effect::max);
+    }
     Some(effect)
+}
+
+/// What making this does beyond making it.
+pub(super) fn made(noun: &str) -> Option<Effect> {
+    Some(match noun.strip_suffix('s').unwrap_or(noun) {
+        "key" | "token" | "secret" | "credential" | "user" | "account" | "role" | "permission" | "policy" | "member" | "grant" | "admin" => {
+            Effect::Grant
+        }
+        "payment" | "refund" | "invoice" | "order" | "subscription" | "charge" | "transfer" | "payout" => Effect::Pay,
+        "webhook" | "server" | "instance" | "cluster" | "deployment" | "repository" | "bucket" | "vm" | "job" | "workflow" => Effect::Admin,
+        "issue" | "comment" | "post" | "tweet" | "message" | "email" | "gist" | "release" | "pull" | "merge" | "link" | "share" | "invite"
+        | "invitation" => Effect::Send,
+        _ => return None,
+    })
 }
 
 /// Lower-case words of a name: split at anything but letters and digits, and where a capital follows a small letter.
@@ -208,9 +225,13 @@ mod tests {
             ("search_and_replace", Some(Effect::Update)),
             ("API-post-page", Some(Effect::Send)),
             ("frobnicate", None),
-            ("get_or_create_user", Some(Effect::Create)),
+            ("get_or_create_note", Some(Effect::Create)),
+            ("get_or_create_user", Some(Effect::Grant)),
             ("list_deleted_items", Some(Effect::Read)),
             ("runSQL", Some(Effect::Execute)),
+            ("create_note", Some(Effect::Create)),
+            ("create_api_key", Some(Effect::Grant)),
+            ("create_pull_request", Some(Effect::Send)),
         ] {
             assert_eq!(from_name(name), effect, "{name}");
         }

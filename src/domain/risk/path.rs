@@ -4,7 +4,12 @@ use super::{Finding, Group, PathRole, Sight};
 use crate::domain::json::{Pointer, Value};
 
 /// Steps of a path that hold credentials.
-const CREDENTIALS: [&str; 38] = [
+const CREDENTIALS: [&str; 43] = [
+    "keychains",
+    ".history",
+    ".zsh_history",
+    ".mysql_history",
+    ".psql_history",
     ".ssh",
     ".aws",
     ".env",
@@ -198,7 +203,7 @@ pub(super) fn out_of_the_way(path: &str) -> bool {
     ];
     let home = ["~/.", "$HOME/."].iter().any(|start| path.starts_with(start));
     let inside = |root: &&str| path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    home || (path.starts_with('/') && !places.iter().any(|root| inside(&root)))
+    home || (path.starts_with('/') && !places.iter().any(inside))
 }
 
 fn encoded(path: &str) -> bool {

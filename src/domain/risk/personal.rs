@@ -45,7 +45,7 @@ pub(super) fn look(pointer: &Pointer, text: &str, seen: &mut Sight<'_>) {
 fn luhn(text: &str) -> bool {
     let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(10)).collect();
     let sum: u32 = digits.iter().rev().enumerate().map(|(n, d)| if n % 2 == 1 { d * 2 - if *d > 4 { 9 } else { 0 } } else { *d }).sum();
-    digits.len() >= 13 && sum % 10 == 0 && digits.iter().any(|d| Some(d) != digits.first())
+    digits.len() >= 13 && sum.is_multiple_of(10) && digits.iter().any(|d| Some(d) != digits.first())
 }
 
 #[cfg(test)]

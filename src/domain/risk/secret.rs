@@ -182,7 +182,7 @@ fn unpacked(run: &str) -> Vec<String> {
             out.push(text);
         }
     };
-    if run.len() % 2 == 0 && run.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if run.len().is_multiple_of(2) && run.bytes().all(|b| b.is_ascii_hexdigit()) {
         let pairs = run.as_bytes().chunks_exact(2).filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
         keep(pairs);
     }

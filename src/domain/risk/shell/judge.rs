@@ -3,6 +3,7 @@
 use super::parse::{Script, Simple, Word};
 use super::table::{self, Class, Entry, Kind, Opt};
 use crate::domain::risk::danger::Danger;
+use crate::domain::risk::effect::made;
 use crate::domain::risk::{Group, code, path, sql, url};
 
 /// How deep commands may run commands.
@@ -55,7 +56,11 @@ impl Judge {
 
     /// A variable that is set: some make programs run other programs.
     fn set(&mut self, name: &str, value: &Word, words: &[Word]) {
-        const RUNS: [&str; 31] = [
+        const RUNS: [&str; 35] = [
+            "HISTFILE",
+            "HISTSIZE",
+            "HISTCONTROL",
+            "HISTIGNORE",
             "PATH",
             "LD_PRELOAD",
             "LD_LIBRARY_PATH",
@@ -90,9 +95,23 @@ impl Judge {
         ];
         let git = name.starts_with("GIT_")
             && ["PAGER", "EDITOR", "SSH", "EXEC", "ASKPASS", "CONFIG", "TEMPLATE", "PROXY", "DIFF"].iter().any(|x| name.contains(x));
-        let suffix = ["COMMAND", "PAGER", "EDITOR", "_CMD", "_SHELL", "_EXEC", "PRELOAD", "_HOOK", "_OPTS", "_ASKPASS", "_PROXY_COMMAND", "_WRAPPER"]
-            .iter()
-            .any(|end| name.ends_with(end));
+        let suffix = [
+            "COMMAND",
+            "PAGER",
+            "EDITOR",
+            "_CMD",
+            "_SHELL",
+            "_EXEC",
+            "PRELOAD",
+            "_HOOK",
+            "_OPTS",
+            "_ASKPASS",
+            "_PROXY_COMMAND",
+            "_WRAPPER",
+            "BIN_PATH",
+        ]
+        .iter()
+        .any(|end| name.ends_with(end));
         let harmless_path = name == "PATH"
             && value
                 .text
@@ -100,7 +119,8 @@ impl Judge {
                 .all(|part| part == "$PATH" || part.starts_with("/usr/") || part.starts_with("/bin") || part.starts_with("/sbin"));
         if (RUNS.contains(&name) || git || suffix || name.starts_with("BASH_FUNC")) && !harmless_path {
             let what = if words.is_empty() { "is set" } else { "is set for a command" };
-            self.dangers.push(Danger::new(640, format!("`{name}` {what}: it says what programs run"), &value.text).opaque_code());
+            self.dangers
+                .push(Danger::new(640, format!("`{name}` {what}: it says what programs run, or hides what they did"), &value.text).opaque_code());
         }
         self.touches(value, false);
     }
@@ -194,7 +214,13 @@ impl Judge {
         let mut dry = false;
         let mut used: Option<&str> = None;
         let mut skip = false;
-        for (n, word) in line.words.iter().enumerate() {
+        // What stands behind the command that is wrapped is that command's.
+        let end = match entry.kind {
+            Kind::Wrap(before) => own.get(before).map_or(line.words.len(), |(at, _)| *at),
+            Kind::Remote => own.get(1).map_or(line.words.len(), |(at, _)| *at),
+            _ => line.words.len(),
+        };
+        for (n, word) in line.words.iter().enumerate().take(end) {
             if skip {
                 skip = false;
                 continue;
@@ -211,8 +237,12 @@ impl Judge {
                     skip = true;
                 }
                 let given = value.or_else(|| opt.takes.then(|| line.words.get(n + 1).cloned()).flatten());
+                // `--dry-run=none` is no dry run.
+                let off = given
+                    .as_ref()
+                    .is_some_and(|value| !opt.takes && (!value.literal || matches!(value.text.as_str(), "none" | "false" | "no" | "0")));
                 match opt.kind {
-                    Some(Kind::Is(Class::Read)) => dry = true,
+                    Some(Kind::Is(Class::Read)) => dry |= !off,
                     Some(Kind::Is(worse)) if worse > class || class == Class::Unknown => {
                         class = worse.max(if class == Class::Unknown { Class::Read } else { class });
                         used = Some("an option");
@@ -244,6 +274,10 @@ impl Judge {
                 .filter(|c| *c == Class::Destroy || (subs > 0 && matches!(c, Class::Run | Class::Grant)))
                 .max();
             class = class.max(worse.unwrap_or(class));
+        }
+        if subs == 0 && class == Class::Read && !entry.key.is_empty() {
+            let next = own.first().filter(|(_, w)| w.literal).and_then(|(_, w)| table::verb(&w.text));
+            class = class.max(next.filter(|worse| *worse > Class::Change).unwrap_or(class));
         }
         let inline = nested.len();
         for (kind, text) in nested {
@@ -304,10 +338,11 @@ impl Judge {
                     self.touches(&Word { text: path.to_owned(), literal: true }, true);
                 }
             }
-            "git" if matches!(entry.key.first(), Some(&"push")) => {
-                if own.iter().any(|(_, word)| word.text.starts_with('+') || word.text.starts_with(':')) {
-                    class = Class::Destroy;
-                }
+            "git"
+                if matches!(entry.key.first(), Some(&"push"))
+                    && own.iter().any(|(_, word)| word.text.starts_with('+') || word.text.starts_with(':')) =>
+            {
+                class = Class::Destroy
             }
             "git" if matches!(entry.key.first(), Some(&"config")) && class == Class::Change => {
                 let key = own.first().map(|(_, w)| w.text.to_lowercase()).unwrap_or_default();
@@ -320,15 +355,26 @@ impl Judge {
                     _ => Class::Run,
                 };
             }
-            "git" if matches!(entry.key.first(), Some(&"checkout")) => {
-                if line.words.iter().any(|w| matches!(w.text.as_str(), "--" | ".")) {
-                    class = Class::Destroy;
+            "git" if matches!(entry.key.first(), Some(&"checkout")) && line.words.iter().any(|w| matches!(w.text.as_str(), "--" | ".")) => {
+                class = Class::Destroy
+            }
+            "kubectl" | "oc" | "k"
+                if class == Class::Read
+                    && own.iter().any(|(_, w)| w.text.split([',', '/', '.']).any(|kind| matches!(kind, "secret" | "secrets"))) =>
+            {
+                class = Class::Secret;
+            }
+            "export" | "declare" | "typeset" | "readonly" | "local" => {
+                for word in line.words {
+                    if let Some((name, value)) = word.text.split_once('=') {
+                        self.set(name, &Word { text: value.to_owned(), literal: word.literal }, &[]);
+                    }
                 }
             }
-            "dig" | "nslookup" | "host" | "ping" | "whois" | "drill" => {
-                if line.words.iter().any(|w| w.text.contains("$(") || w.text.contains('$')) && line.words.iter().any(|w| !w.literal) {
-                    class = class.max(Class::Send);
-                }
+            "dig" | "nslookup" | "host" | "ping" | "whois" | "drill"
+                if line.words.iter().any(|w| w.text.contains("$(") || w.text.contains('$')) && line.words.iter().any(|w| !w.literal) =>
+            {
+                class = class.max(Class::Send)
             }
             "sysctl" if own.iter().any(|(_, w)| w.text.contains('=')) => class = class.max(Class::System),
             "getent" if own.iter().any(|(_, w)| matches!(w.text.as_str(), "shadow" | "gshadow")) => class = Class::Secret,
@@ -346,6 +392,9 @@ impl Judge {
             if let Some((_, value)) = word.text.split_once('=') {
                 self.touches(&Word { text: value.to_owned(), literal: word.literal }, false);
             }
+        }
+        if matches!(line.program.as_str(), "find" | "fd" | "locate") {
+            line.words.iter().for_each(|word| self.names(word));
         }
         let name = match entry.key.is_empty() {
             true => line.program.clone(),
@@ -559,6 +608,15 @@ impl Judge {
         self.touches(file, true);
     }
 
+    /// A word that names a file without saying where.
+    fn names(&mut self, word: &Word) {
+        if !word.text.contains('/')
+            && let Some(reason) = path::secret(&word.text, false)
+        {
+            self.dangers.push(Danger::new(650, reason, &word.text).aside(Group::Target));
+        }
+    }
+
     /// A word that may be a path: is it one of those that matter?
     fn touches(&mut self, word: &Word, changes: bool) {
         let text = word.text.as_str();
@@ -669,11 +727,19 @@ fn by_verb(words: &[Word], takes: &dyn Fn(&str) -> bool) -> Option<Class> {
     let subs = operands(words, takes);
     let subs: Vec<&str> = subs.iter().map(|(_, word)| *word).take_while(|word| plain(word)).take(4).map(|word| word.text.as_str()).collect();
     // A long option can be the verb: `--delete`, `--remove`.
-    let options = words.iter().filter_map(|word| word.text.strip_prefix("--")).filter_map(|name| table::verb(name.split('=').next().unwrap_or(name)));
+    let long = words.iter().filter_map(|word| word.text.strip_prefix("--")).map(|name| name.split('=').next().unwrap_or(name));
+    let options = long.filter(|name| !name.contains('-')).filter_map(table::verb);
     let options: Vec<Class> = options.collect();
     let worst = options.iter().copied().filter(|class| *class == Class::Destroy).max();
     let worst = worst.or_else(|| (!subs.iter().any(|word| table::verb(word).is_some()) && options.contains(&Class::Read)).then_some(Class::Read));
-    let said: Vec<Class> = subs.iter().filter_map(|word| table::verb(word)).collect();
+    // What is only made is said loudly, as for tools, unless making it pays, publishes, gives rights or runs something.
+    let makes = |word: &str| matches!(word.split(['-', ':', '_']).next(), Some("create" | "add" | "new" | "init"));
+    let more = subs.iter().flat_map(|word| word.split(['-', ':', '_'])).any(|part| made(part).is_some());
+    let class_of = |word: &&str| match table::verb(word) {
+        Some(Class::System) if makes(word) && !more => Some(Class::Change),
+        other => other,
+    };
+    let said: Vec<Class> = subs.iter().filter_map(class_of).collect();
     match (said.iter().max(), worst) {
         (Some(class), Some(worse)) => Some((*class).max(worse)),
         (Some(class), None) => Some(*class),

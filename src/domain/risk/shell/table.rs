@@ -85,6 +85,7 @@ fn load(text: &'static str) -> Result<HashMap<&'static str, Vec<Entry>>, String>
     let mut programs: HashMap<&'static str, Vec<Entry>> = HashMap::new();
     for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')) {
         let wrong = |what: &str| format!("line {}: {what}: `{line}`", n + 1);
+        let (weak, line) = line.strip_prefix("~ ").map_or((false, line), |line| (true, line));
         let (names, rest) = line.split_once(" : ").ok_or_else(|| wrong("no ` : `"))?;
         let mut rest = rest.split_whitespace();
         let first = rest.next().ok_or_else(|| wrong("no class"))?;
@@ -108,6 +109,9 @@ fn load(text: &'static str) -> Result<HashMap<&'static str, Vec<Entry>>, String>
             let Some(program) = words.next() else { continue };
             let entry = Entry { key: words.collect(), kind, options: options.clone(), operand };
             let entries = programs.entry(program).or_default();
+            if weak && entries.iter().any(|other| other.key.is_empty()) {
+                continue;
+            }
             // A later line of the same name is the more exact one.
             entries.retain(|other| other.key != entry.key);
             entries.push(entry);
