@@ -19,6 +19,10 @@ use crate::domain::json::{Pointer, Value};
 const LONGEST: usize = 128 * 1024;
 /// How deep brackets may nest, and how many statements there may be.
 const DEEPEST: usize = 40;
+/// The most words and signs: a chain such as `1 + 1 + …` becomes a tree as deep as it is long.
+const MOST: usize = 10_000;
+/// A stack that such a tree fits on, in bytes.
+const STACK: usize = 256 << 20;
 
 /// Whose SQL it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
@@ -75,6 +79,10 @@ pub(super) fn dangers(text: &str, dialect: Dialect) -> Vec<Danger> {
     if nesting(text) > DEEPEST {
         return vec![Danger::unread("the SQL is nested too deeply".into(), text)];
     }
+    let words = words(text);
+    if words > MOST {
+        return vec![Danger::unread("the SQL has more than 10,000 words".into(), text)];
+    }
     if text.contains("/*!") || text.contains("/*M!") {
         found.push(Danger::new(650, "a comment that MySQL runs", text).opaque_code());
     }
@@ -85,9 +93,14 @@ pub(super) fn dangers(text: &str, dialect: Dialect) -> Vec<Danger> {
         Dialect::Unknown => &[Dialect::Postgresql, Dialect::Mysql, Dialect::Unknown],
         known => std::slice::from_ref(known),
     };
-    let mut read: Vec<Vec<Danger>> = readings.iter().filter_map(|dialect| reading(text, *dialect)).collect();
+    let reading = |dialect| match words {
+        // Reading, walking and letting go of a tree all recurse; this much fits on any thread.
+        0..200 => reading(text, dialect),
+        _ => stacker::grow(STACK, || reading(text, dialect)),
+    };
+    let mut read: Vec<Vec<Danger>> = readings.iter().filter_map(|dialect| reading(*dialect)).collect();
     if read.is_empty() && dialect != Dialect::Unknown {
-        read.extend(reading(text, Dialect::Unknown).map(|mut dangers| {
+        read.extend(reading(Dialect::Unknown).map(|mut dangers| {
             dangers.push(Danger::new(300, "the SQL is not of the dialect that is expected", text).aside(Group::Integrity));
             dangers
         }));
@@ -129,6 +142,17 @@ fn reading(text: &str, dialect: Dialect) -> Option<Vec<Danger>> {
         let _ = statement.visit(&mut look);
     }
     Some(look.dangers)
+}
+
+/// How many words and signs there are.
+fn words(text: &str) -> usize {
+    let (mut count, mut inside) = (0, false);
+    for c in text.chars() {
+        let part = c.is_alphanumeric() || c == '_';
+        count += usize::from(!(c.is_whitespace() || (part && inside)));
+        inside = part;
+    }
+    count
 }
 
 /// How deep brackets nest, whatever quotes say.
@@ -710,6 +734,15 @@ mod tests {
             "(".repeat(50_000),
             format!("SELECT {}1{}", "(".repeat(39), ")".repeat(39)),
             format!("SELECT {}1", "- ".repeat(20_000)),
+            format!("SELECT {}1", "NOT ".repeat(20_000)),
+            format!("SELECT {}1", "1 + ".repeat(30_000)),
+            format!("SELECT 1 WHERE {}1=1", "a=1 OR ".repeat(15_000)),
+            format!("SELECT 1 {}", "UNION SELECT 1 ".repeat(8_000)),
+            format!("SELECT {}", "CASE WHEN 1 THEN ".repeat(5_000)),
+            format!("SELECT a{}", "::text".repeat(15_000)),
+            format!("SELECT a{}", "[1]".repeat(20_000)),
+            format!("SELECT * FROM a {}", "JOIN b ON 1=1 ".repeat(8_000)),
+            format!("{}SELECT 1", "EXPLAIN ".repeat(10_000)),
             format!("WITH {} SELECT 1", (0..5_000).map(|n| format!("c{n} AS (SELECT 1)")).collect::<Vec<_>>().join(",")),
         ];
         for bomb in bombs {

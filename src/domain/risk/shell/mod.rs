@@ -16,6 +16,9 @@ use crate::domain::json::{Pointer, Value};
 use judge::Judge;
 use second::Opinion;
 
+/// A stack that the deepest script that is read fits on, in bytes.
+const STACK: usize = 64 << 20;
+
 /// Looks at an argument that holds a script, a command line, or a list of words.
 pub(super) fn observe(pointer: &Pointer, value: &Value, seen: &mut Sight<'_>) {
     let text = match value {
@@ -46,6 +49,14 @@ pub(super) fn observe(pointer: &Pointer, value: &Value, seen: &mut Sight<'_>) {
 /// What is dangerous in a script; nothing if it only looks.
 pub(super) fn dangers(text: &str) -> Vec<Danger> {
     let text = text.trim_end_matches([' ', '\t', '\n', '\r']);
+    // Grammar and walk recurse; a short script fits on any thread.
+    match text.len() {
+        0..512 => read(text),
+        _ => stacker::grow(STACK, || read(text)),
+    }
+}
+
+fn read(text: &str) -> Vec<Danger> {
     let script = match parse::parse(text) {
         Ok(script) => script,
         Err(why) => return vec![Danger::unread(format!("the script cannot be read: {why}"), text)],
@@ -186,12 +197,20 @@ mod tests {
             deep("((", "))", 500),
             deep("$(", ")", 23),
             "a|".repeat(20_000),
+            format!("a{}", "&&a".repeat(20_000)),
+            format!("a{}", "; a".repeat(20_000)),
+            format!("[[ {} ]]", "! ".repeat(20_000)),
+            format!("echo {}", "'\"'".repeat(10_000)),
             "! ".repeat(20_000),
             format!("x{}", "${a:-".repeat(5_000)),
             deep("if ", " then x; fi; ", 300),
         ];
         for bomb in bombs {
             assert!(worst(&bomb) >= 600, "{}", bomb.chars().take(20).collect::<String>());
+        }
+        // These do nothing, at length.
+        for text in [format!("[[ a {}]]", "&& a ".repeat(12_000)), format!("(( {}1 ))", "1+".repeat(20_000))] {
+            let _ = worst(&text);
         }
     }
 
