@@ -92,7 +92,9 @@ pub(super) fn observe(call: &ToolCall, profile: &Profile, definition: Option<&To
         return effect;
     }
     let (effect, why) = guessed(&call.tool, definition);
-    if interprets && effect <= Effect::Execute {
+    // A tool that sends, changes or pays does so whatever else it is given to run.
+    let only_runs = matches!(from_name(&call.tool), None | Some(Effect::Read | Effect::Execute));
+    if interprets && only_runs && effect <= Effect::Execute {
         seen.find(Finding::new("effect", Group::Effect, 50, "the tool runs what it is given, which is judged by itself"));
         return Effect::Execute;
     }

@@ -166,7 +166,12 @@ pub fn observe(call: &ToolCall, profile: &Profile, known: &Known<'_>, history: &
         .chain(&guessed)
         .any(|(pattern, role)| matches!(role, Role::Url(_) | Role::Host(_)) && !pattern.find(&call.arguments).is_empty());
     trail::observe(&history.signs, effect, reaches_out, &mut seen);
-    let Sight { findings, mut facts, .. } = seen;
+    let Sight { mut findings, mut facts, .. } = seen;
+    // Where an argument carries a secret, no finding about it quotes it.
+    let secrets: BTreeSet<Option<String>> = findings.iter().filter(|f| f.signal == "secret").map(|f| f.pointer.clone()).collect();
+    for finding in findings.iter_mut().filter(|f| f.evidence.is_some() && secrets.contains(&f.pointer)) {
+        finding.evidence = Some("(withheld: the argument carries a secret)".into());
+    }
     facts.insert("effect", Value::from(effect.name()));
     Observation { effect, findings, facts, targets: lookups(call, profile) }
 }
@@ -280,6 +285,25 @@ mod tests {
                 prop_assert!(score(&longer, &profile) >= score(&base, &profile));
             }
         }
+    }
+
+    #[test]
+    fn what_is_run_does_not_hide_what_is_sent_and_no_finding_quotes_a_secret() {
+        let judged = |tool: &str, arguments: &str| {
+            let mut asked = call(arguments);
+            asked.tool = tool.into();
+            observe(&asked, &Profile::default(), &Known::NotAsked, &History::default())
+        };
+        let score = |tool, arguments| score::assess(judged(tool, arguments).findings, &Bands::default(), None).score;
+        assert!(score("run_query", r#"{"sql":"SELECT 1"}"#) < 40);
+        assert!(score("send_message", r#"{"sql":"SELECT 1"}"#) >= 60);
+        assert!(score("pay_bill", r#"{"command":"ls"}"#) >= 60);
+        assert!(score("edit_file", r#"{"command":"create","path":"a"}"#) >= 60);
+        let seen = judged("run_command", r#"{"command":"rm -rf x AKIAQWERTZUIOPASDFGH"}"#);
+        assert!(
+            seen.findings.iter().any(|f| f.signal == "shell")
+                && !seen.findings.iter().any(|f| f.evidence.as_deref().is_some_and(|e| e.contains("AKIA")))
+        );
     }
 
     #[test]
