@@ -8,4 +8,4 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../judge.rs"]
 mod judge;
 
-fuzz_target!(|text: &str| judge::same_twice(Role::Url(countersign::domain::risk::UrlRole { hosts: vec!["example.com".into()] }), &Value::from(text)));
+fuzz_target!(|text: &str| judge::same_twice(Role::Url(countersign::domain::risk::UrlRole { hosts: vec!["example.com".into()], learned: true }), &Value::from(text)));

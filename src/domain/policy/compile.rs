@@ -248,6 +248,7 @@ fn role(file: &ArgumentFile) -> Result<Role, String> {
         ("currency", file.currency.is_some()),
         ("per", file.per.is_some()),
         ("known", file.known.is_some()),
+        ("internal", file.internal.is_some()),
         ("within", file.within.is_some()),
         ("hosts", file.hosts.is_some()),
         ("safe", file.safe.is_some()),
@@ -259,11 +260,11 @@ fn role(file: &ArgumentFile) -> Result<Role, String> {
         RoleKind::Count => &["limit"],
         RoleKind::Flag => &["safe"],
         RoleKind::Path => &["within"],
-        RoleKind::Recipient => &["known"],
+        RoleKind::Recipient => &["known", "internal"],
         RoleKind::Code | RoleKind::Selector | RoleKind::Shell | RoleKind::Text => &[],
         RoleKind::Environment => &["dangerous"],
         RoleKind::Sql => &["dialect"],
-        RoleKind::Host | RoleKind::Url => &["hosts"],
+        RoleKind::Host | RoleKind::Url => &["hosts", "known"],
     };
     if let Some((name, _)) = given.iter().find(|(name, given)| *given && !fits.contains(name)) {
         return Err(format!("`{name}` does not belong to role `{}`", format!("{:?}", file.role).to_lowercase()));
@@ -292,16 +293,26 @@ fn role(file: &ArgumentFile) -> Result<Role, String> {
                 Some(KnownFile::Word(word)) => return Err(format!("`known` is `approved-before` or a list, not `{word}`")),
                 Some(KnownFile::List(list)) => list.clone(),
             },
+            internal: file.internal.clone().unwrap_or_default(),
         }),
         RoleKind::Code => Role::Code,
         RoleKind::Environment => Role::Environment(EnvironmentRole { dangerous: file.dangerous.clone().unwrap_or_default() }),
-        RoleKind::Host => Role::Host(UrlRole { hosts: file.hosts.clone().unwrap_or_default() }),
+        RoleKind::Host => Role::Host(url(file)?),
         RoleKind::Selector => Role::Selector,
         RoleKind::Shell => Role::Shell,
         RoleKind::Sql => Role::Sql(file.dialect.unwrap_or_default()),
         RoleKind::Text => Role::Text,
-        RoleKind::Url => Role::Url(UrlRole { hosts: file.hosts.clone().unwrap_or_default() }),
+        RoleKind::Url => Role::Url(url(file)?),
     })
+}
+
+fn url(file: &ArgumentFile) -> Result<UrlRole, String> {
+    let learned = match &file.known {
+        None => false,
+        Some(KnownFile::Word(word)) if word == "approved-before" => true,
+        Some(_) => return Err("`known` of a URL or host is `approved-before`; name ordinary hosts in `hosts`".into()),
+    };
+    Ok(UrlRole { hosts: file.hosts.clone().unwrap_or_default(), learned })
 }
 
 fn ask(file: &PolicyFile, shared: Option<&PolicyFile>, base: &Ask, defaults: &Defaults) -> Result<Ask, String> {

@@ -84,8 +84,11 @@ pub struct ArgumentFile {
     /// amount: what the limit is for: each `call` (the default), or all calls of one caller within an `hour`, a `day` or a
     /// `week`.
     pub per: Option<Per>,
-    /// recipient: `approved-before` (the default), or a list of recipients that are always known.
+    /// recipient: `approved-before` (the default), or a list of recipients that are always known. url, host:
+    /// `approved-before`: a host is dangerous the first time.
     pub known: Option<KnownFile>,
+    /// recipient: domains of our own; whoever has an address elsewhere is outside.
+    pub internal: Option<Vec<String>>,
     /// path: directories that it should stay in.
     pub within: Option<Vec<String>>,
     /// url: hosts that are ordinary.

@@ -33,6 +33,11 @@ impl Danger {
         Self { floor: Some(("uninspectable", 70)), opaque: true, ..Self::new(600, reason, evidence) }
     }
 
+    /// More than a parser reads: it may hide the worst there is, and must not score less than that.
+    pub(super) fn excess(reason: String, evidence: &str) -> Self {
+        Self { floor: Some(("uninspectable", 85)), opaque: true, ..Self::new(800, reason, evidence) }
+    }
+
     /// Code that nobody sees before it runs.
     pub(super) fn opaque(reason: impl Into<String>, evidence: &str) -> Self {
         Self::new(650, reason, evidence).opaque_code()

@@ -97,9 +97,12 @@ pub struct Observation {
 pub fn lookups(call: &ToolCall, profile: &Profile) -> Vec<Target> {
     let mut targets = Vec::new();
     for (pattern, role) in &profile.roles {
-        if matches!(role, Role::Recipient(_)) {
-            targets.extend(pattern.find(&call.arguments).iter().flat_map(|(_, value)| recipient::targets(value)));
-        }
+        let of: fn(&Value) -> Vec<Target> = match role {
+            Role::Recipient(_) => recipient::targets,
+            Role::Url(role) | Role::Host(role) if role.learned => url::targets,
+            _ => continue,
+        };
+        targets.extend(pattern.find(&call.arguments).iter().flat_map(|(_, value)| of(value)));
     }
     targets.sort();
     targets.dedup();
@@ -279,6 +282,7 @@ mod tests {
     proptest! {
         #[test]
         fn more_text_or_more_keys_never_lower_a_score(extra in "[a-z ]{0,40}", key in "[b-z]{1,8}") {
+            prop_assume!(key != "to");
             for profile in [Profile::default(), Profile { effect: Some(Effect::Read), ..Profile::default() }] {
                 let base = call(r#"{"amount":5,"to":"x@y.z"}"#);
                 let longer = call(&format!(r#"{{"amount":5,"to":"x@y.z","{key}":"{extra}"}}"#));

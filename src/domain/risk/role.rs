@@ -115,6 +115,8 @@ pub struct PathRole {
 pub struct RecipientRole {
     /// Recipients that are always known, in any spelling of case and blanks.
     pub known: Vec<String>,
+    /// Domains of our own, with their subdomains: who has an address elsewhere is outside. Nobody is if none is named.
+    pub internal: Vec<String>,
 }
 
 /// A URL: dangerous where it points inside, or to a host that is not ours.
@@ -122,6 +124,8 @@ pub struct RecipientRole {
 pub struct UrlRole {
     /// Hosts, and their subdomains, that are ordinary; any public host if none is named.
     pub hosts: Vec<String>,
+    /// Whether a host is dangerous the first time: learned from approved calls.
+    pub learned: bool,
 }
 
 impl Role {
@@ -205,7 +209,7 @@ impl Role {
 /// All facts as they are before anything was seen, so that a condition never fails on a missing one.
 pub(super) fn empty_facts() -> Object {
     let mut facts = Object::default();
-    let roles: [(&str, &[&str]); 18] = [
+    let roles: [(&str, &[&str]); 17] = [
         ("amount", &["over_limit", "over_window", "readable"]),
         ("behaviour", &["fast", "retry_after_denial"]),
         ("code", &["present", "destroys"]),
@@ -221,9 +225,8 @@ pub(super) fn empty_facts() -> Object {
         ("selector", &["unbounded"]),
         ("shell", &["changes", "destroys", "opaque"]),
         ("sql", &["writes", "destroys", "unreadable"]),
-        ("target", &["first_seen"]),
         ("unicode", &["hidden", "mixed"]),
-        ("url", &["private", "foreign", "carries"]),
+        ("url", &["private", "foreign", "carries", "first_seen"]),
     ];
     for (role, names) in roles {
         let mut object = Object::default();

@@ -74,14 +74,14 @@ pub(super) fn observe(dialect: Dialect, pointer: &Pointer, value: &Value, seen: 
 pub(super) fn dangers(text: &str, dialect: Dialect) -> Vec<Danger> {
     let mut found = Vec::new();
     if text.len() > LONGEST {
-        return vec![Danger::unread("the SQL is longer than 128 KiB".into(), text)];
+        return vec![Danger::excess("the SQL is longer than 128 KiB".into(), text)];
     }
     if nesting(text) > DEEPEST {
-        return vec![Danger::unread("the SQL is nested too deeply".into(), text)];
+        return vec![Danger::excess("the SQL is nested too deeply".into(), text)];
     }
     let words = words(text);
     if words > MOST {
-        return vec![Danger::unread("the SQL has more than 10,000 words".into(), text)];
+        return vec![Danger::excess("the SQL has more than 10,000 words".into(), text)];
     }
     if text.contains("/*!") || text.contains("/*M!") {
         found.push(Danger::new(650, "a comment that MySQL runs", text).opaque_code());
@@ -107,7 +107,12 @@ pub(super) fn dangers(text: &str, dialect: Dialect) -> Vec<Danger> {
     }
     match read.into_iter().max_by_key(|dangers| dangers.iter().map(|d| d.weight).max()) {
         Some(dangers) => found.extend(dangers),
-        None => found.push(Danger::unread("the SQL cannot be read".into(), text)),
+        None => {
+            found.push(Danger::unread("the SQL cannot be read".into(), text));
+            // Some databases and clients run the statements before the one that they stumble over.
+            let parts = text.split(';').filter(|part| part.len() < text.len() && !part.trim().is_empty()).take(200);
+            found.extend(parts.filter_map(|part| stacker::grow(STACK, || self::reading(part, Dialect::Unknown))).flatten());
+        }
     }
     found
 }
@@ -726,6 +731,9 @@ mod tests {
             assert_eq!(floor(text), Some(85), "{text}");
         }
         assert_eq!(floor("DELETE FROM t WHERE id = 4"), None);
+        // What cannot be read hides nothing that can.
+        assert_eq!(floor("DROP TABLE t; no such statement"), Some(85));
+        assert_eq!(floor(&format!("DROP TABLE t; -- {}", "x ".repeat(70_000))), Some(85));
     }
 
     #[test]

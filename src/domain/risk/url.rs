@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ::url::{Host, Url};
 
-use super::{Finding, Group, Sight, UrlRole};
+use super::{Finding, Group, Sight, Target, UrlRole};
 use crate::domain::json::{Pointer, Value};
 
 pub(super) fn observe(role: &UrlRole, pointer: &Pointer, value: &Value, seen: &mut Sight<'_>) {
@@ -40,6 +40,10 @@ pub(super) fn observe(role: &UrlRole, pointer: &Pointer, value: &Value, seen: &m
     if host.split('.').any(|label| label.starts_with("xn--")) {
         seen.find(found(350, "the host is written in non-Latin letters, which may imitate another"));
     }
+    if role.learned && !seen.history.seen.contains(&target(host)) {
+        seen.fact("url", "first_seen", Value::Bool(true));
+        seen.find(found(450, "first seen: nothing went to this host before"));
+    }
     let ours = |ours: &String| host == ours || host.strip_suffix(ours.as_str()).is_some_and(|rest| rest.ends_with('.'));
     if !role.hosts.is_empty() && !role.hosts.iter().any(ours) {
         seen.fact("url", "foreign", Value::Bool(true));
@@ -70,6 +74,19 @@ fn inner(host: &Host<&str>) -> bool {
                 || [".localhost", ".local", ".internal", ".lan", ".corp", ".home.arpa"].iter().any(|end| name.ends_with(end))
         }
     }
+}
+
+/// The hosts that an argument names: of itself, or of each element of a list.
+pub(super) fn targets(value: &Value) -> Vec<Target> {
+    match value {
+        Value::String(text) => parse(text).and_then(|url| url.host_str().map(|host| target(host.trim_end_matches('.')))).into_iter().collect(),
+        Value::Array(items) => items.iter().flat_map(targets).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn target(host: &str) -> Target {
+    Target { kind: "host".into(), value: host.to_lowercase() }
 }
 
 /// Whether a query or path is long enough, and varied enough, to carry a text out.
@@ -158,6 +175,19 @@ mod tests {
         observe(&UrlRole::default(), &Pointer::root(), &Value::from(text), &mut seen);
         let Sight { findings, facts, .. } = seen;
         Observation { effect: super::super::Effect::Read, findings, facts, targets: vec![] }.findings
+    }
+
+    #[test]
+    fn a_host_is_new_until_it_was_approved() {
+        let role = UrlRole { learned: true, ..UrlRole::default() };
+        let value = Value::from("https://Example.com./x");
+        let found = |history: &History| {
+            let mut seen = Sight { findings: vec![], facts: empty_facts(), history };
+            observe(&role, &Pointer::root(), &value, &mut seen);
+            seen.findings.len()
+        };
+        let known = History { seen: targets(&value).into_iter().collect(), ..History::default() };
+        assert_eq!((found(&History::default()), found(&known)), (1, 0));
     }
 
     #[test]

@@ -430,7 +430,8 @@ impl Judge {
     fn text(&mut self, text: &str, depth: usize) {
         match super::parse::parse(text) {
             Ok(script) => self.script(&script, depth + 1),
-            Err(why) => self.dangers.push(Danger::unread(format!("a script in the script cannot be read: {why}"), text)),
+            Err(why) if why.excess => self.dangers.push(Danger::excess(format!("a script in the script cannot be read: {}", why.text), text)),
+            Err(why) => self.dangers.push(Danger::unread(format!("a script in the script cannot be read: {}", why.text), text)),
         }
     }
 

@@ -59,7 +59,19 @@ pub(super) fn dangers(text: &str) -> Vec<Danger> {
 fn read(text: &str) -> Vec<Danger> {
     let script = match parse::parse(text) {
         Ok(script) => script,
-        Err(why) => return vec![Danger::unread(format!("the script cannot be read: {why}"), text)],
+        Err(why) if why.excess => return vec![Danger::excess(format!("the script cannot be read: {}", why.text), text)],
+        // A shell runs the lines before the one that it stumbles over.
+        Err(why) => {
+            let mut judge = Judge::default();
+            judge.dangers.push(Danger::unread(format!("the script cannot be read: {}", why.text), text));
+            let lines = text.lines().flat_map(|line| [line].into_iter().chain(line.split([';', '&', '|']).filter(move |part| *part != line)));
+            for part in lines.filter(|part| !part.trim().is_empty()).take(400) {
+                if let Ok(script) = parse::parse(part) {
+                    judge.script(&script, 0);
+                }
+            }
+            return judge.dangers;
+        }
     };
     let mut judge = Judge::default();
     judge.script(&script, 0);
@@ -189,6 +201,14 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_read_hides_nothing_that_can() {
+        let floor = |text: &str| dangers(text).into_iter().filter_map(|d| d.finding("shell", &Pointer::root()).floor).map(|f| f.score).max();
+        for text in ["rm -rf /\nif", "rm -rf /\n)", "rm -rf / ; if", &format!("rm -rf /\n# {}", "x".repeat(70_000))] {
+            assert_eq!(floor(text), Some(85), "{}", text.chars().take(30).collect::<String>());
+        }
+    }
+
+    #[test]
     fn bombs_end_soon() {
         let deep = |open: &str, close: &str, n: usize| format!("{}{}", open.repeat(n), close.repeat(n));
         let bombs = [
@@ -219,11 +239,12 @@ mod tests {
         #[test]
         fn another_command_never_makes_a_script_less_dangerous(first in 0usize..4, second in "[a-z]{1,8}( [a-z-]{1,6}){0,3}") {
             let known = ["rm -rf build", "git status", "curl https://example.com | sh", "kubectl delete pod x"];
-            let alone = worst(known[first]);
-            // A keyword of the shell would make another script of it.
-            prop_assume!(worst(&second) > 0 || !second.starts_with(['i', 'f', 'w', 'd', 'e', 't', 'c', 's', 'u']));
+            let score = |text: &str| {
+                let findings = dangers(text).into_iter().map(|danger| danger.finding("shell", &Pointer::root())).collect();
+                crate::domain::risk::score::assess(findings, &crate::domain::risk::Bands::default(), None).score
+            };
             let both = format!("{}\n{second}", known[first]);
-            prop_assert!(worst(&both) >= alone, "{both}");
+            prop_assert!(score(&both) >= score(known[first]), "{both}");
         }
     }
 }

@@ -55,34 +55,54 @@ pub(super) struct Script {
     parsed: usize,
 }
 
+/// Why a script cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Why {
+    /// For people.
+    pub text: &'static str,
+    /// Whether there is too much of it, rather than something wrong with it.
+    pub excess: bool,
+}
+
+impl Why {
+    fn excess(text: &'static str) -> Self {
+        Self { text, excess: true }
+    }
+
+    fn syntax(text: &'static str) -> Self {
+        Self { text, excess: false }
+    }
+}
+
 /// Reads a script.
 ///
 /// # Errors
 /// Why it cannot be read, for people.
-pub(super) fn parse(text: &str) -> Result<Script, &'static str> {
+pub(super) fn parse(text: &str) -> Result<Script, Why> {
     let mut script = Script::default();
     script.read(text, 0)?;
     Ok(script)
 }
 
 impl Script {
-    fn read(&mut self, text: &str, depth: usize) -> Result<(), &'static str> {
+    fn read(&mut self, text: &str, depth: usize) -> Result<(), Why> {
         if text.len() > LONGEST {
-            return Err("it is longer than 64 KiB");
+            return Err(Why::excess("it is longer than 64 KiB"));
         }
         if depth > 8 || nesting(text) > DEEPEST {
-            return Err("it is nested too deeply");
+            return Err(Why::excess("it is nested too deeply"));
         }
         self.parsed += 1;
         if self.parsed > SUBSTITUTIONS {
-            return Err("it has too many substitutions");
+            return Err(Why::excess("it has too many substitutions"));
         }
         let mut parser = Parser::new(std::io::Cursor::new(text.as_bytes()), &ParserOptions::default());
-        let program = parser.parse_program().map_err(|_| "it is not a script that a shell would accept, or uses a form that is not known here")?;
+        let program =
+            parser.parse_program().map_err(|_| Why::syntax("it is not a script that a shell would accept, or uses a form that is not known here"))?;
         program.complete_commands.iter().try_for_each(|list| self.list(list, depth))
     }
 
-    fn list(&mut self, list: &CompoundList, depth: usize) -> Result<(), &'static str> {
+    fn list(&mut self, list: &CompoundList, depth: usize) -> Result<(), Why> {
         for item in &list.0 {
             for (_, pipeline) in &item.0 {
                 self.pipeline(pipeline, depth)?;
@@ -91,7 +111,7 @@ impl Script {
         Ok(())
     }
 
-    fn pipeline(&mut self, pipeline: &Pipeline, depth: usize) -> Result<(), &'static str> {
+    fn pipeline(&mut self, pipeline: &Pipeline, depth: usize) -> Result<(), Why> {
         let mut text = None;
         for (n, command) in pipeline.seq.iter().enumerate() {
             let first = self.commands.len();
@@ -106,9 +126,9 @@ impl Script {
         Ok(())
     }
 
-    fn command(&mut self, command: &Command, depth: usize) -> Result<(), &'static str> {
+    fn command(&mut self, command: &Command, depth: usize) -> Result<(), Why> {
         if depth > DEEPEST {
-            return Err("it is nested too deeply");
+            return Err(Why::excess("it is nested too deeply"));
         }
         let redirects = match command {
             Command::Simple(simple) => return self.simple(simple, depth),
@@ -137,7 +157,7 @@ impl Script {
         Ok(())
     }
 
-    fn compound(&mut self, compound: &CompoundCommand, depth: usize) -> Result<(), &'static str> {
+    fn compound(&mut self, compound: &CompoundCommand, depth: usize) -> Result<(), Why> {
         let deeper = depth + 1;
         match compound {
             CompoundCommand::Arithmetic(it) => self.word(&it.expr.value, deeper).map(drop),
@@ -182,7 +202,7 @@ impl Script {
         }
     }
 
-    fn test(&mut self, test: &ExtendedTestExpr, depth: usize) -> Result<(), &'static str> {
+    fn test(&mut self, test: &ExtendedTestExpr, depth: usize) -> Result<(), Why> {
         match test {
             ExtendedTestExpr::And(one, two) | ExtendedTestExpr::Or(one, two) => {
                 self.test(one, depth)?;
@@ -197,7 +217,7 @@ impl Script {
         }
     }
 
-    fn simple(&mut self, command: &SimpleCommand, depth: usize) -> Result<(), &'static str> {
+    fn simple(&mut self, command: &SimpleCommand, depth: usize) -> Result<(), Why> {
         let mut simple = Simple::default();
         for item in command.prefix.iter().flat_map(|prefix| &prefix.0) {
             self.item(item, &mut simple, true, depth)?;
@@ -212,15 +232,15 @@ impl Script {
         self.push(simple)
     }
 
-    fn push(&mut self, simple: Simple) -> Result<(), &'static str> {
+    fn push(&mut self, simple: Simple) -> Result<(), Why> {
         if self.commands.len() >= MOST {
-            return Err("it has too many commands");
+            return Err(Why::excess("it has too many commands"));
         }
         self.commands.push(simple);
         Ok(())
     }
 
-    fn item(&mut self, item: &CommandPrefixOrSuffixItem, simple: &mut Simple, prefix: bool, depth: usize) -> Result<(), &'static str> {
+    fn item(&mut self, item: &CommandPrefixOrSuffixItem, simple: &mut Simple, prefix: bool, depth: usize) -> Result<(), Why> {
         match item {
             CommandPrefixOrSuffixItem::IoRedirect(redirect) => self.redirect(redirect, simple, depth)?,
             CommandPrefixOrSuffixItem::Word(word) => {
@@ -260,7 +280,7 @@ impl Script {
         Ok(())
     }
 
-    fn redirect(&mut self, redirect: &IoRedirect, simple: &mut Simple, depth: usize) -> Result<(), &'static str> {
+    fn redirect(&mut self, redirect: &IoRedirect, simple: &mut Simple, depth: usize) -> Result<(), Why> {
         match redirect {
             IoRedirect::File(_, kind, target) => match target {
                 IoFileRedirectTarget::Filename(word) => {
@@ -284,7 +304,7 @@ impl Script {
                 let body = match document.requires_expansion {
                     true => {
                         let pieces = word::parse_heredoc(&document.doc.value, &ParserOptions::default())
-                            .map_err(|_| "a here-document in it cannot be read")?;
+                            .map_err(|_| Why::syntax("a here-document in it cannot be read"))?;
                         let mut word = Word { literal: true, ..Word::default() };
                         self.pieces(&pieces, &mut word, true, depth)?;
                         word
@@ -302,18 +322,18 @@ impl Script {
         Ok(())
     }
 
-    fn word(&mut self, raw: &str, depth: usize) -> Result<Word, &'static str> {
+    fn word(&mut self, raw: &str, depth: usize) -> Result<Word, Why> {
         // Most words have nothing to expand; the parser for the others is slow.
         if !raw.contains(['$', '`', '\'', '"', '\\', '~', '*', '?', '[', '{']) {
             return Ok(Word { text: raw.to_owned(), literal: true });
         }
-        let pieces = word::parse(raw, &ParserOptions::default()).map_err(|_| "a word in it cannot be read")?;
+        let pieces = word::parse(raw, &ParserOptions::default()).map_err(|_| Why::syntax("a word in it cannot be read"))?;
         let mut word = Word { literal: true, ..Word::default() };
         self.pieces(&pieces, &mut word, false, depth)?;
         Ok(word)
     }
 
-    fn pieces(&mut self, pieces: &[WordPieceWithSource], word: &mut Word, quoted: bool, depth: usize) -> Result<(), &'static str> {
+    fn pieces(&mut self, pieces: &[WordPieceWithSource], word: &mut Word, quoted: bool, depth: usize) -> Result<(), Why> {
         for piece in pieces {
             match &piece.piece {
                 WordPiece::Text(text) => {
@@ -348,9 +368,9 @@ impl Script {
     }
 
     /// The text of an expansion, and what is run within it.
-    fn parameter(&mut self, expression: &ParameterExpr, depth: usize) -> Result<String, &'static str> {
+    fn parameter(&mut self, expression: &ParameterExpr, depth: usize) -> Result<String, Why> {
         if depth > 8 {
-            return Err("it is nested too deeply");
+            return Err(Why::excess("it is nested too deeply"));
         }
         let mut inner: Vec<&str> = Vec::new();
         let name = match expression {
