@@ -47,7 +47,7 @@ pub(super) async fn run(config: &Config, arguments: Arguments) -> Result<(), Fai
     let mut files = vec![("server.toml".to_owned(), shared(&server, &listed))];
     for (tool, entry) in &listed {
         let effect = guess_effect(tool);
-        if effect != Effect::Read || !roles(tool, entry).is_empty() {
+        if effect != Effect::Read || !roles(tool).is_empty() {
             files.push((format!("{}.toml", file_name(&tool.name)), own(&server, tool, entry, effect)));
         }
     }
@@ -98,7 +98,7 @@ fn own(server: &str, tool: &ToolDefinition, entry: &Value, effect: Effect) -> St
         let line: String = crate::domain::text::visible(about.lines().next().unwrap_or_default()).chars().take(140).collect();
         out = format!("# The server says: {line}\n{out}");
     }
-    let roles = roles(tool, entry);
+    let roles = roles(tool);
     if !roles.is_empty() {
         out.push_str("\n[arguments]   # review\n");
         for (name, role) in roles {
@@ -113,7 +113,7 @@ fn own(server: &str, tool: &ToolDefinition, entry: &Value, effect: Effect) -> St
 }
 
 /// The roles that the names of a tool's declared arguments suggest.
-fn roles(tool: &ToolDefinition, _entry: &Value) -> Vec<(String, &'static str)> {
+fn roles(tool: &ToolDefinition) -> Vec<(String, &'static str)> {
     let sample = |property: &Value| match property.as_object().and_then(|o| o.get("type")).and_then(Value::as_str) {
         // Long enough not to be taken for a choice.
         Some("string") | None => Value::from("select … from an example"),

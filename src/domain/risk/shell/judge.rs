@@ -287,7 +287,7 @@ impl Judge {
             Kind::Is(_) => {}
             Kind::Wrap(skip) => self.wrapped(line, own, skip, depth),
             Kind::Shell => self.shell(line, own, inline, depth),
-            Kind::Code => self.code(line, own, inline),
+            Kind::Code => self.code(line, own),
             Kind::Remote => match own.split_first() {
                 Some((_, [(at, _), ..])) => {
                     let text = line.words.get(*at..).unwrap_or_default().iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" ");
@@ -510,7 +510,7 @@ impl Judge {
         }
     }
 
-    fn code(&mut self, line: &Line<'_>, own: &[(usize, &Word)], _inline: usize) {
+    fn code(&mut self, line: &Line<'_>, own: &[(usize, &Word)]) {
         let given = |names: &[&str]| {
             line.words.iter().enumerate().find_map(|(n, word)| {
                 let hit =
