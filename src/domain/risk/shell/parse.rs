@@ -97,8 +97,14 @@ impl Script {
             return Err(Why::excess("it has too many substitutions"));
         }
         let mut parser = Parser::new(std::io::Cursor::new(text.as_bytes()), &ParserOptions::default());
-        let program =
-            parser.parse_program().map_err(|_| Why::syntax("it is not a script that a shell would accept, or uses a form that is not known here"))?;
+        if descriptor(text) {
+            return Err(Why::syntax("it redirects a descriptor of a number that no system has"));
+        }
+        // A parser that gives up in a panic has not read it.
+        let parsed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parser.parse_program()));
+        let program = parsed
+            .map_err(|_| Why::syntax("its parser gave up"))?
+            .map_err(|_| Why::syntax("it is not a script that a shell would accept, or uses a form that is not known here"))?;
         program.complete_commands.iter().try_for_each(|list| self.list(list, depth))
     }
 
@@ -445,6 +451,16 @@ fn said(command: &Simple) -> Option<Word> {
     let text: Vec<String> =
         rest.iter().filter(|word| !matches!(word.text.as_str(), "-n" | "-e" | "-ne" | "-en")).map(|w| unescaped(&w.text)).collect();
     Some(Word { text: text.join(" "), literal })
+}
+
+/// Whether a number of more than nine digits stands before `<` or `>`: brush-parser panics at one.
+fn descriptor(text: &str) -> bool {
+    let mut digits = 0;
+    text.chars().any(|c| {
+        let huge = digits > 9 && matches!(c, '<' | '>');
+        digits = if c.is_ascii_digit() { digits + 1 } else { 0 };
+        huge
+    })
 }
 
 /// How deep brackets, back-quotes and keywords nest at most, whatever quotes say: too many is only more careful.
