@@ -135,6 +135,7 @@ impl Gateway {
             settled = self.settle(attempt, &held, &end, minted.as_ref()).await;
         }
         self.revoke_minted(minted, call).await;
+        self.trails.read(&attempt.caller.name, self.clock.now());
         // Never recorded: the gateway after this one finds it dispatched, and records its outcome as unknown.
         let Ok((held, outcome, said)) = settled else { return Ok(()) };
         self.channels.tell(&held.approval).await;

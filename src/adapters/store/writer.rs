@@ -313,6 +313,9 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
             return Ok(());
         }
         Effect::Spend(server, tool, caller, amounts) => {
+            // No limit is for longer than a week.
+            let old = at - 8 * 86_400_000;
+            sqlx::query("DELETE FROM spent WHERE at < ?").bind(old).execute(&mut *connection).await.map_err(unavailable)?;
             for (place, amount) in amounts {
                 sqlx::query("INSERT INTO spent (server, tool, caller, place, at, amount) VALUES (?,?,?,?,?,?)")
                     .bind(server.as_str())

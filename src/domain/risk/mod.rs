@@ -147,7 +147,9 @@ pub fn observe(call: &ToolCall, profile: &Profile, known: &Known<'_>, history: &
     };
     let guessed = guesses(call, profile, definition);
     let given = profile.roles.iter().filter(|(pattern, role)| role.interprets() && !pattern.find(&call.arguments).is_empty());
-    let interprets = given.count() > 0 || guessed.iter().any(|(pattern, role)| role.interprets() && declared(pattern, known));
+    // Where the policy says the effect, only a role that it gives says that something is judged by itself.
+    let interprets =
+        given.count() > 0 || profile.effect.is_none() && guessed.iter().any(|(pattern, role)| role.interprets() && declared(pattern, known));
     let effect = effect::observe(call, profile, definition, interprets, &mut seen);
     if profile.roles.iter().any(|(_, role)| role.interprets()) && !interprets {
         seen.find(Finding::uninspectable("effect", Group::Content, "what the tool is to run is not where the policy says"));
@@ -171,8 +173,10 @@ pub fn observe(call: &ToolCall, profile: &Profile, known: &Known<'_>, history: &
     trail::observe(&history.signs, effect, reaches_out, &mut seen);
     let Sight { mut findings, mut facts, .. } = seen;
     // Where an argument carries a secret, no finding about it quotes it.
-    let secrets: BTreeSet<Option<String>> = findings.iter().filter(|f| f.signal == "secret").map(|f| f.pointer.clone()).collect();
-    for finding in findings.iter_mut().filter(|f| f.evidence.is_some() && secrets.contains(&f.pointer)) {
+    let secrets: Vec<String> = findings.iter().filter(|f| f.signal == "secret").filter_map(|f| f.pointer.clone()).collect();
+    // A list or object is quoted with what stands in it.
+    let quotes = |f: &Finding| f.pointer.as_ref().is_some_and(|here| secrets.iter().any(|secret| secret.starts_with(here.as_str())));
+    for finding in findings.iter_mut().filter(|f| f.evidence.is_some() && quotes(f)) {
         finding.evidence = Some("(withheld: the argument carries a secret)".into());
     }
     facts.insert("effect", Value::from(effect.name()));

@@ -14,7 +14,6 @@ const DEEPEST: usize = 6;
 pub(super) struct Judge {
     /// What was found.
     pub dangers: Vec<Danger>,
-    functions: Vec<String>,
 }
 
 /// The words of one command, sorted.
@@ -32,7 +31,6 @@ impl Line<'_> {
 
 impl Judge {
     pub(super) fn script(&mut self, script: &Script, depth: usize) {
-        self.functions.extend(script.functions.iter().cloned());
         for trick in &script.tricks {
             self.dangers.push(Danger::opaque(*trick, ""));
         }
@@ -135,9 +133,6 @@ impl Judge {
             self.dangers.push(Danger::opaque("which program runs is only known when it runs", &spelt(words)));
             return;
         }
-        if self.functions.contains(&name.text) {
-            return;
-        }
         let program = match program(&name.text) {
             Ok(program) => program,
             Err(why) => {
@@ -146,10 +141,14 @@ impl Judge {
             }
         };
         let line = Line { program, words: rest, simple };
-        if only_asks(rest) {
+        let entries = table::lines(&line.program);
+        // `sh -h` runs what it is fed, `make help` a target, `shutdown -h` halts: only the long forms always ask.
+        let mild =
+            entries.is_none_or(|all| all.iter().filter(|e| e.key.is_empty()).all(|e| matches!(e.kind, Kind::Is(class) if class <= Class::Unknown)));
+        if only_asks(rest, mild) {
             return;
         }
-        match table::lines(&line.program) {
+        match entries {
             Some(entries) => self.known(entries, &line, depth),
             None => self.stranger(&line),
         }
@@ -318,7 +317,12 @@ impl Judge {
             "sed" | "gsed" => class = class.max(sed(line, own)),
             "awk" | "gawk" | "mawk" | "nawk" | "original-awk" => class = class.max(awk(line, own)),
             "find" if line.words.iter().any(|w| matches!(w.text.as_str(), "-exec" | "-execdir" | "-ok" | "-okdir")) => {
-                class = if line.words.iter().any(|w| w.text == "-delete") { Class::Destroy } else { Class::Read };
+                let has = |start: &str| line.words.iter().any(|w| w.text.starts_with(start));
+                class = match (has("-delete"), has("-fprint") || has("-fls")) {
+                    (true, _) => Class::Destroy,
+                    (false, true) => Class::Change,
+                    (false, false) => Class::Read,
+                };
                 for inner in executed(line.words) {
                     self.words(inner, line.simple, DEEPEST - 1);
                 }
@@ -523,7 +527,8 @@ impl Judge {
             (Some(text), ..) if text.literal => self.dangers.extend(code::dangers(&text.text)),
             (Some(text), ..) => self.dangers.push(Danger::opaque("program text that is only known when it runs", &text.text)),
             (None, Some(module), ..)
-                if matches!(
+                // Behind a file's name it is an argument of that file.
+                if line.words.first().is_some_and(|first| first.text == "-m") && matches!(
                     module.text.as_str(),
                     "json.tool" | "calendar" | "this" | "site" | "tokenize" | "ast" | "dis" | "platform" | "sysconfig"
                 ) => {}
@@ -539,7 +544,11 @@ impl Judge {
             return;
         }
         let text = match (line.program.as_str(), own, &line.simple.fed) {
-            ("sqlite3" | "duckdb", [_, (_, text), ..], _) => Some((*text).clone()),
+            // Each operand behind the database's is a statement.
+            ("sqlite3" | "duckdb", [_, (first, _), ..], _) => {
+                let rest = line.words.get(*first..).unwrap_or_default();
+                Some(Word { text: rest.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(";\n"), literal: rest.iter().all(|w| w.literal) })
+            }
             ("bq", [(_, text), ..], _) => Some((*text).clone()),
             (_, _, Some(fed)) => Some(fed.clone()),
             _ => None,
@@ -651,11 +660,14 @@ fn program(name: &str) -> Result<String, String> {
     }
 }
 
-fn only_asks(words: &[Word]) -> bool {
-    let ask = |w: &Word| matches!(w.text.as_str(), "--help" | "--version" | "-help" | "--usage" | "-V" | "-version");
+fn only_asks(words: &[Word], mild: bool) -> bool {
+    let ask =
+        |w: &Word| matches!(w.text.as_str(), "--help" | "--version") || (mild && matches!(w.text.as_str(), "-help" | "--usage" | "-V" | "-version"));
     match words {
-        [word] => ask(word) || matches!(word.text.as_str(), "help" | "version" | "-h" | "-?"),
-        [sub, word] => sub.literal && matches!(word.text.as_str(), "--help") && sub.text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+        [word] => ask(word) || (mild && matches!(word.text.as_str(), "help" | "version" | "-h" | "-?")),
+        [sub, word] => {
+            mild && sub.literal && matches!(word.text.as_str(), "--help") && sub.text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        }
         _ => false,
     }
 }

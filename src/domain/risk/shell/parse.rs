@@ -48,8 +48,6 @@ pub(super) struct Simple {
 pub(super) struct Script {
     /// All simple commands, in the order of the text.
     pub commands: Vec<Simple>,
-    /// Names of functions that it defines.
-    pub functions: Vec<String>,
     /// Whether it uses an expansion that runs text or hides words: `${x@P}`, `${IFS}`.
     pub tricks: Vec<&'static str>,
     parsed: usize,
@@ -143,8 +141,7 @@ impl Script {
                 redirects.as_ref()
             }
             Command::Function(function) => {
-                let name = self.word(&function.fname.value, depth)?;
-                self.functions.push(name.text);
+                self.word(&function.fname.value, depth)?;
                 self.compound(&function.body.0, depth)?;
                 function.body.1.as_ref()
             }
