@@ -20,7 +20,7 @@ const KEPT: Duration = Duration::from_secs(86_400);
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Loads the keys, makes a new one if the newest is too old, and drops those that are not needed any more.
-pub(super) async fn rotate(store: &dyn Store, clock: &dyn Clock, ring: &KeyRing, days: Option<u16>) -> Result<(), AppError> {
+async fn rotate(store: &dyn Store, clock: &dyn Clock, ring: &KeyRing, days: Option<u16>) -> Result<(), AppError> {
     let life = Duration::from_secs(86_400 * u64::from(days.unwrap_or(30).max(1)));
     let now = clock.now();
     let mut keys = store.signing_keys().await?;
@@ -43,13 +43,29 @@ pub(super) async fn rotate(store: &dyn Store, clock: &dyn Clock, ring: &KeyRing,
     Ok(ring.set(&kept)?)
 }
 
+/// Looks after the keys where any issuer may sign with them.
+pub(super) async fn rotate_where_needed(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    ring: &KeyRing,
+    credentials: &BTreeMap<String, CredentialKind>,
+) -> Result<(), AppError> {
+    let signs = |kind: &&CredentialKind| matches!(kind, CredentialKind::SignedJwt(_) | CredentialKind::OAuth(_) | CredentialKind::Vault(_));
+    if !credentials.values().any(|kind| signs(&kind)) {
+        return Ok(());
+    }
+    let days = credentials.values().find_map(|kind| match kind {
+        CredentialKind::SignedJwt(file) => file.rotate_days,
+        _ => None,
+    });
+    rotate(store, clock, ring, days).await
+}
+
 /// Rotates until stopped.
 pub(super) async fn keep(gateway: Arc<Gateway>, ring: KeyRing, credentials: BTreeMap<String, CredentialKind>, stop: CancellationToken) {
     while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
-        for CredentialKind::SignedJwt(settings) in credentials.values() {
-            if let Err(error) = rotate(gateway.store.as_ref(), gateway.clock.as_ref(), &ring, settings.rotate_days).await {
-                tracing::error!(%error, "the signing keys could not be looked after");
-            }
+        if let Err(error) = rotate_where_needed(gateway.store.as_ref(), gateway.clock.as_ref(), &ring, &credentials).await {
+            tracing::error!(%error, "the signing keys could not be looked after");
         }
     }
 }

@@ -3,6 +3,7 @@
 mod channels;
 pub mod config;
 mod http;
+mod issuers;
 mod keys;
 pub mod policies;
 pub mod telemetry;
@@ -20,8 +21,8 @@ use tokio_util::task::TaskTracker;
 use crate::adapters::channel::people::{CodeError, People};
 use crate::adapters::channel::slack::{self, Slack, SlackError};
 use crate::adapters::channel::{Channel, Channels, Inbox};
-use crate::adapters::credential::{IssueError, Issuer, KeyRing, SignedJwt};
-use crate::adapters::store::{Change, Instances, Sqlite, Store, StoreError};
+use crate::adapters::credential::{IssueError, Issuers, KeyRing};
+use crate::adapters::store::{Change, Instances, Sqlite, Store, StoreError, private_files};
 use crate::adapters::upstream::{ChildSettings, HttpUpstream, Launch, UrlError};
 use crate::domain::audit::{Entry, EventKind};
 use crate::domain::call::{Caller, Identity};
@@ -36,7 +37,7 @@ use crate::downstream::stdio::{StdioError, StdioFront};
 use crate::gateway::{Gateway, Parts, Server, Settings};
 use crate::metrics::Metrics;
 use crate::system::{SystemClock, random_hex};
-use config::{Algorithm, Config, CredentialKind, SecretError, UpstreamFile};
+use config::{Algorithm, Config, SecretError, UpstreamFile};
 use policies::{Fingerprint, LoadError, Source};
 
 /// How long a graceful end may take.
@@ -122,6 +123,17 @@ pub enum AppError {
     /// Callers would not be told apart on a port that others reach.
     #[error("{0} is reached from other machines: add `[[listen.token]]`, so that callers are recognised")]
     Open(std::net::SocketAddr),
+    /// An issuer of credentials cannot be set up.
+    #[error("`[credential.{name}]`: {reason}")]
+    Issuer {
+        /// The issuer.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// What seals the journal cannot be had.
+    #[error("what seals the journal of credentials cannot be had: {0}")]
+    Seal(String),
     /// The issuer's keys cannot be used.
     #[error(transparent)]
     Keys(#[from] IssueError),
@@ -139,6 +151,14 @@ pub enum AppError {
     Random(#[from] crate::system::RandomError),
 }
 
+/// The issuers of a configuration, to see what they would be asked for. They cannot mint.
+///
+/// # Errors
+/// If one cannot be set up.
+pub fn planners(config: &Config, address: &str) -> Result<Issuers, AppError> {
+    issuers::unsealed(config, address, &KeyRing::default())
+}
+
 impl App {
     /// Opens the store, compiles the policies and puts the parts together. `address` is where approvers reach the inbox.
     ///
@@ -151,18 +171,13 @@ impl App {
         let store = Sqlite::open(&config.store, &instance, outbox, &store_tasks).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::starting_at(store.last_time().await?));
         let store: Arc<dyn Store> = Arc::new(store);
-        let source = Source::new(config.policies.clone(), config.defaults.clone());
+        let keys = KeyRing::default();
+        let issuers = Arc::new(issuers::build(&config, &address, &keys)?);
+        let source = Source::new(config.policies.clone(), config.defaults.clone()).with(issuers.clone());
         // Before they are read: what changes from here on is a change.
         let fingerprint = source.fingerprint();
         let policies = source.load()?;
-        let keys = KeyRing::default();
-        let mut issuers: HashMap<String, Arc<dyn Issuer>> = HashMap::new();
-        for (name, kind) in &config.credentials {
-            let CredentialKind::SignedJwt(settings) = kind;
-            let issuer = settings.issuer.clone().unwrap_or_else(|| address.clone());
-            issuers.insert(name.clone(), Arc::new(SignedJwt { issuer, keys: keys.clone() }));
-            keys::rotate(store.as_ref(), clock.as_ref(), &keys, settings.rotate_days).await?;
-        }
+        keys::rotate_where_needed(store.as_ref(), clock.as_ref(), &keys, &config.credentials).await?;
         let tasks = TaskTracker::new();
         let metrics = Metrics::default();
         let mut incomplete = None;
@@ -314,6 +329,11 @@ impl App {
         Ok(front.run(pipes::input(), pipes::output(), &self.tasks, self.stop.clone()).await?)
     }
 
+    /// Where files are made that hold a credential for one call.
+    pub fn private_files(&self) -> PathBuf {
+        private_files(&self.config.store, &self.gateway.settings.instance)
+    }
+
     /// How children of this program are started.
     pub fn launch(&self) -> Launch {
         self.launch.clone()
@@ -408,7 +428,7 @@ impl App {
                 }
                 env.extend(file.pass_env.iter().filter_map(|key| Some((key.clone(), Config::variable(key)?))));
                 let identity = command.join(" ");
-                let settings = ChildSettings { command, env, directory: file.directory.clone(), launch: self.launch.clone() };
+                let settings = ChildSettings { command, env, directory: file.directory.clone(), launch: self.launch.clone(), private: self.private_files() };
                 (Reach::Child(Arc::new(settings)), identity, name.to_owned(), true)
             }
         };

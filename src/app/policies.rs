@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::adapters::credential::Issuers;
 use crate::adapters::store::Change;
 use crate::domain::audit::{Entry, EventKind};
 use crate::domain::policy::{Defaults, PolicyError, PolicySet, PolicySource};
@@ -17,10 +18,11 @@ use crate::gateway::Gateway;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Where policies come from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Source {
     directory: Option<PathBuf>,
     defaults: Defaults,
+    issuers: Option<Arc<Issuers>>,
 }
 
 /// Names, times and sizes of the policy files.
@@ -45,7 +47,12 @@ pub enum LoadError {
 impl Source {
     /// Files below `directory`, over `defaults`.
     pub fn new(directory: Option<PathBuf>, defaults: Defaults) -> Self {
-        Self { directory, defaults }
+        Self { directory, defaults, issuers: None }
+    }
+
+    /// Looks also whether these issuers take what policies ask of them.
+    pub fn with(self, issuers: Arc<Issuers>) -> Self {
+        Self { issuers: Some(issuers), ..self }
     }
 
     /// Compiles all files. A directory that is not there has none.
@@ -58,7 +65,15 @@ impl Source {
             let text = std::fs::read_to_string(&path).map_err(|source| LoadError::Read { path: path.display().to_string(), source })?;
             sources.push(PolicySource { path: path.display().to_string(), text });
         }
-        Ok(PolicySet::compile(&sources, &self.defaults)?)
+        let set = PolicySet::compile(&sources, &self.defaults)?;
+        for policy in set.all() {
+            let Some((terms, issuers)) = policy.credential.as_ref().zip(self.issuers.as_ref()) else { continue };
+            if let Some(Err(error)) = issuers.get(&terms.issuer).map(|issuer| issuer.takes(&terms.written())) {
+                let reason = format!("`[credential.parameters]` for `{}`: {error}", terms.issuer);
+                return Err(PolicyError::File { path: policy.source.clone(), reason }.into());
+            }
+        }
+        Ok(set)
     }
 
     fn files(&self) -> Result<Vec<PathBuf>, LoadError> {

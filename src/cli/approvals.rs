@@ -233,7 +233,7 @@ pub(super) fn whole(approval: &Approval, now: crate::domain::clock::Timestamp) -
         lines.push(format!("  time left    {}", spoken(end.since(now))));
     }
     lines.push(match &request.credential {
-        Some(c) => format!("  credential   `{}` from {}, at most {} s, after approval", visible(&c.scope), c.issuer, c.ttl_seconds),
+        Some(c) => format!("  credential   `{}` from {}, {}", visible(&c.scope), c.issuer, c.life()),
         None => "  credential   none: the server uses its own".into(),
     });
     for (what, text) in [("sensitivity", &request.sensitivity), ("environment", &request.environment)] {

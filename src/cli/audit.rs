@@ -152,8 +152,14 @@ pub(super) fn told(record: &Record) -> String {
         }
         "review-refused" => format!("{} said {}, which did not count: {}", text("/review/approver"), text("/review/verdict"), text("/refused")),
         "redeemed" => format!("the approval was used up by {}", text("/by")),
+        "mint-intended" if data.get("scope").is_none() => format!("at {} it is named {}", text("/issuer"), text("/handle")),
+        "mint-failed" if text("/may_exist") == "true" => format!("credential {}: {} did not say whether it minted: {}", text("/lease"), text("/issuer"), text("/why")),
+        "mint-failed" => format!("no credential was minted by {}: {}", text("/issuer"), text("/why")),
         "mint-intended" => format!("a credential for `{}` is asked of {} for at most {} s", text("/scope"), text("/issuer"), text("/ttl_seconds")),
-        "minted" => format!("credential {} for `{}` was minted", text("/lease"), text("/scope")),
+        "minted" => {
+            let granted = if text("/granted").is_empty() { String::new() } else { format!(" (granted: {})", text("/granted")) };
+            format!("credential {} for `{}` was minted{granted}", text("/lease"), text("/scope"))
+        }
         "dispatched" => "the call went to the server".into(),
         "completed" => {
             let failed = data.pointer("/outcome/is_error").or_else(|| data.get("is_error")) == Some(&Value::Bool(true));
@@ -177,8 +183,12 @@ pub(super) fn told(record: &Record) -> String {
             format!("{} ended allowance {} with {} uses left ({})", text("/by"), text("/allowance"), text("/left"), text("/assurance"))
         }
         "delivered" => "the answer reached the caller".into(),
-        "credential-revoked" => format!("credential {} was revoked: {}", text("/lease"), text("/why")),
-        "credential-expired" => format!("credential {} is dead by its time: {}", text("/lease"), text("/why")),
+        "credential-revoked" => format!("credential {} was revoked, and {} said so", text("/lease"), text("/issuer")),
+        "credential-lapses" => format!("credential {} is dead at {}: {}", text("/lease"), text("/expires_at"), text("/why")),
+        "credential-expired" => format!("credential {} is dead by its time", text("/lease")),
+        "credential-kept" => format!("the stored secret of {} stays valid", text("/issuer")),
+        "credential-refused" => format!("ALARM: {} granted something else than was asked: {}; the call does not run", text("/issuer"), text("/why")),
+        "revoke-failed" => format!("credential {} is NOT revoked: {}; again at {}", text("/lease"), text("/why"), text("/again_at")),
         "expired" => format!("time ran out while it was {}", text("/was")),
         "failed" | "outcome-unknown" => {
             let why = if text("/why").is_empty() { text("/outcome/why") } else { text("/why") };

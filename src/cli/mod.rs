@@ -3,9 +3,11 @@
 mod approvals;
 mod audit;
 mod channel;
+mod credentials;
 mod demo;
 mod doctor;
 mod exec_child;
+mod issuer;
 mod policy;
 mod schema;
 mod score;
@@ -48,12 +50,16 @@ enum Verb {
     Audit(audit::Arguments),
     /// Try a channel to approvers
     Channel(channel::Arguments),
+    /// See and end credentials
+    Credentials(credentials::Arguments),
     /// Play the whole story on this machine
     Demo(demo::Arguments),
     /// Check this installation
     Doctor(doctor::Arguments),
     #[command(hide = true)]
     ExecChild(exec_child::Arguments),
+    /// Try an issuer of credentials
+    Issuer(issuer::Arguments),
     /// Check, try and explain policies
     Policy(policy::Arguments),
     /// Print the JSON Schema of a file, for editors
@@ -141,7 +147,7 @@ pub fn run() -> ExitCode {
     }
     let quiet = matches!(
         arguments.verb,
-        Verb::Demo(_) | Verb::Approvals(_) | Verb::Audit(_) | Verb::Policy(_) | Verb::Schema(_) | Verb::Score(_) | Verb::Channel(_) | Verb::Doctor(_)
+        Verb::Demo(_) | Verb::Approvals(_) | Verb::Audit(_) | Verb::Policy(_) | Verb::Schema(_) | Verb::Score(_) | Verb::Channel(_) | Verb::Credentials(_) | Verb::Doctor(_) | Verb::Issuer(_)
     );
     let level = match (arguments.verbose, quiet) {
         (true, _) => LevelFilter::DEBUG,
@@ -163,6 +169,8 @@ pub fn run() -> ExitCode {
             Verb::Approvals(verb) => approvals::run(config_or_default(arguments.config)?, verb).await,
             Verb::Audit(verb) => audit::run(config_or_default(arguments.config)?, verb).await,
             Verb::Channel(verb) => channel::run(config_or_default(arguments.config)?, verb).await,
+            Verb::Credentials(verb) => credentials::run(config_or_default(arguments.config)?, verb).await,
+            Verb::Issuer(verb) => issuer::run(config_or_default(arguments.config)?, verb).await,
             Verb::Doctor(verb) => doctor::run(config_or_default(arguments.config)?, verb).await,
             Verb::Demo(verb) => demo::run(verb).await,
             Verb::Policy(verb) => policy::run(config_or_default(arguments.config)?, verb).await,

@@ -62,7 +62,7 @@ pub(super) async fn run(config: Option<PathBuf>, arguments: Arguments) -> Result
 }
 
 fn settings(app: &App, command: Vec<String>, env: BTreeMap<String, String>) -> ChildSettings {
-    ChildSettings { command, env, directory: None, launch: app.launch() }
+    ChildSettings { command, env, directory: None, launch: app.launch(), private: app.private_files() }
 }
 
 /// A server's name from its command: `npx -y @modelcontextprotocol/server-filesystem /data` is `filesystem`.

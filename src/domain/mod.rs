@@ -14,5 +14,6 @@ pub mod json;
 pub mod permit;
 pub mod policy;
 pub mod risk;
+pub mod scrub;
 pub mod text;
 pub mod tool;

@@ -42,6 +42,15 @@ pub fn is_hidden(c: char) -> bool {
             | 0x13430..=0x1343f | 0x1bca0..=0x1bca3 | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff | 0xf0000..)
 }
 
+/// Everything but unreserved characters as `%XX` (RFC 3986 §2.3).
+pub fn percent(text: &str) -> String {
+    let byte = |b: u8| match b {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
 /// The first `most` characters, with a note of how many more there are.
 pub fn shortened(text: &str, most: usize) -> String {
     match text.chars().count() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Attempt, Case, Gateway, Refusal, RouteError};
-use crate::domain::approval::{AgainTerms, Allowance, Approval, CredentialShown, Escalation, Request, Review, ReviewVerdict, Terms};
+use crate::domain::approval::{AgainTerms, Allowance, Approval, Escalation, Request, Review, ReviewVerdict, Terms};
 use crate::domain::call::CallDigest;
 use crate::domain::clock::Timestamp;
 use crate::domain::json::{Value, canonical};
@@ -39,11 +39,7 @@ impl Gateway {
             Some(title) if !self.carries_secret(case) => title.title(&call.arguments, |pointer| show.is_masked(pointer)),
             _ => format!("{} on {}", crate::domain::text::visible(&call.tool), attempt.server.name),
         };
-        let credential = policy.credential.as_ref().zip(case.binding.scope.clone()).map(|(terms, scope)| CredentialShown {
-            issuer: terms.issuer.clone(),
-            scope,
-            ttl_seconds: terms.ttl.as_secs(),
-        });
+        let credential = self.credential_shown(case);
         let demands = case.judged.demands.iter().filter(|(d, _)| *d == RuleDecision::Approve).map(|(_, why)| why.clone()).collect();
         Ok(Ok(Request {
             digest: CallDigest::of(call, caller, &case.binding, Some(&id)),

@@ -4,6 +4,7 @@
 //! hold, or refuse. Whatever fails on the way, the call does not run.
 
 mod ask;
+mod credentials;
 mod definitions;
 mod hold;
 mod post;
@@ -11,8 +12,9 @@ mod review;
 mod run;
 mod sweep;
 mod trails;
+mod trial;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -28,7 +30,7 @@ pub use sweep::SweepError;
 
 use crate::adapters::channel::Channels;
 use crate::adapters::channel::people::People;
-use crate::adapters::credential::Issuer;
+use crate::adapters::credential::Issuers;
 use crate::adapters::store::{Change, Effect, Spender, Store, StoreError, Versioned};
 use crate::adapters::upstream::{Answer, Id, Incoming, Outgoing, Upstream};
 use crate::domain::approval::{Approval, Outcome};
@@ -40,7 +42,7 @@ use crate::domain::decision::{Decision, Enforcement, decide, verdict};
 use crate::domain::digest::{Digest, Fields};
 use crate::domain::json::canonical;
 use crate::domain::permit::{Grant, Permit};
-use crate::domain::policy::{Judged, Policy, PolicySet};
+use crate::domain::policy::{Judged, Policy, PolicySet, Scope};
 use crate::domain::risk::{Band, History, carries_secret};
 use crate::domain::text::shortened;
 use crate::metrics::Metrics;
@@ -58,8 +60,8 @@ pub struct Gateway {
     pub clock: Arc<dyn Clock>,
     /// How approvers are asked.
     pub channels: Channels,
-    /// The issuers by name.
-    pub issuers: HashMap<String, Arc<dyn Issuer>>,
+    /// The issuers of credentials.
+    pub issuers: Arc<Issuers>,
     /// The approvers who exist; a verdict of anybody else does not count.
     pub people: Arc<People>,
     /// Figures for whoever watches the gateway.
@@ -80,8 +82,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// How approvers are asked.
     pub channels: Channels,
-    /// The issuers by name.
-    pub issuers: HashMap<String, Arc<dyn Issuer>>,
+    /// The issuers of credentials.
+    pub issuers: Arc<Issuers>,
     /// The approvers who exist.
     pub people: Arc<People>,
     /// Figures.
@@ -222,6 +224,8 @@ struct Case {
     policy: Arc<Policy>,
     judged: Judged,
     binding: Binding,
+    /// What a credential is asked for.
+    scope: Option<Scope>,
     key: CallDigest,
     /// What a call has in common with itself made again, whatever the policy is by then.
     repeated: Digest,
@@ -255,6 +259,8 @@ enum RouteError {
     Header(String),
     #[error(transparent)]
     Scope(#[from] crate::domain::policy::TemplateError),
+    #[error("its credential cannot be minted: {0}")]
+    Credential(String),
     #[error("the scope of its credential would carry what looks like a secret")]
     SecretScope,
     #[error(transparent)]
@@ -305,7 +311,7 @@ impl Gateway {
                 tracing::error!(%error, server = %attempt.server.name, tool, "a call was refused because it could not be judged or recorded");
                 match error {
                     RouteError::Header(name) => Refusal::Header { name },
-                    error @ (RouteError::Scope(_) | RouteError::SecretScope) => Refusal::Failed { why: error.to_string(), approval: None },
+                    error @ (RouteError::Scope(_) | RouteError::Credential(_) | RouteError::SecretScope) => Refusal::Failed { why: error.to_string(), approval: None },
                     _ => Refusal::Failed { why: "the gateway could not record the call".to_owned(), approval: None },
                 }
             }
@@ -394,10 +400,13 @@ impl Gateway {
         let repeated = attempt.repeated();
         let signs = self.trails.signs(&attempt.caller.name, self.clock.now(), &call.arguments, repeated.bytes());
         let judged = policy.judge(call, &attempt.caller, &known.known(), &History { seen, signs, spent });
-        let scope = policy.credential.as_ref().map(|c| c.scope.scope(&call.arguments)).transpose()?;
+        let scope = policy.credential.as_ref().map(|c| c.scope(&call.arguments)).transpose()?;
         // A scope stands in the record, on cards and in the token: a secret in an argument must not come into it.
-        if scope.as_deref().is_some_and(carries_secret) {
+        if scope.as_ref().is_some_and(|scope| carries_secret(&scope.shown())) {
             return Err(RouteError::SecretScope);
+        }
+        if let Some(scope) = &scope {
+            self.plan(&policy, scope, attempt)?;
         }
         let binding = Binding {
             server: server.name.clone(),
@@ -405,10 +414,10 @@ impl Gateway {
             definition: known.known().digest(),
             policy: policy.digest,
             approvers: policy.approvers_digest(),
-            scope,
+            scope: scope.as_ref().map(Scope::shown),
         };
         let key = CallDigest::of(call, &attempt.caller, &binding, None);
-        Ok(Case { policy, judged, binding, key, repeated })
+        Ok(Case { policy, judged, binding, scope, key, repeated })
     }
 
     /// What the record says of a call, beside what `more` adds.

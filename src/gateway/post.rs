@@ -57,13 +57,16 @@ impl PostDesk for Gateway {
 
     async fn credential_end(&self, approval: &Approval) -> Result<Option<String>, DeskError> {
         let leases = self.store.leases_of(&approval.request().id).await?;
-        if leases.iter().any(|lease| matches!(lease.state, LeaseState::Intended | LeaseState::Minted)) {
+        if leases.iter().any(|lease| matches!(lease.state, LeaseState::Intended | LeaseState::Minted | LeaseState::Revoking)) {
             return Ok(None);
         }
-        Ok(Some(match leases.last().map(|lease| lease.state) {
+        let minted = leases.iter().rev().find(|lease| lease.state != LeaseState::Void);
+        Ok(Some(match minted.map(|lease| (lease.state, lease.expires_at)) {
             None => String::new(),
-            Some(LeaseState::Revoked) => "The credential is revoked.".into(),
-            Some(_) => "The credential is dead by its time.".into(),
+            Some((LeaseState::Revoked, _)) => "The credential is revoked.".into(),
+            Some((LeaseState::Kept, _)) => "The credential was a stored secret, which stays valid.".into(),
+            Some((LeaseState::Lapsing, at)) => format!("The credential cannot be revoked, and is dead at {at}."),
+            Some((_, at)) => format!("The credential is dead since {at}."),
         }))
     }
 

@@ -5,22 +5,17 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::credentials::Minted;
 use super::{Attempt, Case, Gateway, Refusal, RouteError, Said};
-use crate::adapters::credential::{Credential, Order};
-use crate::adapters::store::{Change, Effect, Lease, LeaseState, StoreError, Versioned};
-use crate::adapters::upstream::{Answer, Envelope, Exchange, Incoming, InvokeError, Secret};
+use crate::adapters::store::{Change, Effect, StoreError, Versioned};
+use crate::adapters::upstream::{Answer, Envelope, Exchange, Incoming, InvokeError};
 use crate::domain::approval::{Approval, Outcome};
 use crate::domain::audit::EventKind;
-use crate::domain::call::CallDigest;
 use crate::domain::digest::Digest;
 use crate::domain::permit::Permit;
-use crate::domain::policy::Delivery;
-use crate::system::random_hex;
 
 /// How long an answer is still awaited after the client gave the call up.
 const AFTER_CANCEL: Duration = Duration::from_secs(10);
-/// A credential is taken for dead so long before it is, so that no call outlives it.
-const BEFORE_DEATH: Duration = Duration::from_secs(2);
 /// Largest answer that is kept for a caller that was gone when it came.
 const MOST_KEPT: usize = 1 << 20;
 /// An answer is read after it was handed on where it is longer than this.
@@ -28,23 +23,11 @@ const LONG_ANSWER: usize = 16 << 10;
 /// How often, and how many times, the record of a call's end is tried again.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 const SETTLE_TRIES: usize = 120;
-/// The child's variable that holds a credential where the policy names none.
-const DEFAULT_VARIABLE: &str = "COUNTERSIGN_CREDENTIAL";
-
-/// A minted credential with its lease.
-struct Minted {
-    lease: String,
-    issuer: String,
-    subject: String,
-    credential: Credential,
-    deliver: Delivery,
-}
-
 impl Gateway {
     /// Runs a call that policy allows.
     pub(super) async fn run_allowed(&self, attempt: &Attempt, case: &Case, permit: Permit, subject: String) -> Result<(), RouteError> {
         let call = permit.call();
-        let minted = match self.mint(attempt, case, &permit, &subject, &[]).await {
+        let mut minted = match self.mint(attempt, case, &permit, &subject, &[]).await {
             Ok(minted) => minted,
             Err(why) => {
                 self.store.commit_later(self.entry(EventKind::Failed, Some(call), Some(subject), json!({"why": why}).to_string()));
@@ -52,7 +35,8 @@ impl Gateway {
                 return Ok(());
             }
         };
-        let end = self.send(attempt, permit, minted.as_ref(), true).await;
+        let run = Run { subject: &subject, reviewers: &[], merge: true };
+        let end = self.send_with(attempt, case, permit, &mut minted, run).await;
         match &end {
             Ok(last) => {
                 let (body, said) = last.message(minted.as_ref());
@@ -78,7 +62,7 @@ impl Gateway {
                 self.say(attempt, Said::Refused(refusal)).await;
             }
         }
-        self.revoke_minted(minted, call).await;
+        self.revoke_minted(minted).await;
         Ok(())
     }
 
@@ -93,12 +77,12 @@ impl Gateway {
     ) -> Result<(), RouteError> {
         let request = held.approval.request().clone();
         let (call, id) = (permit.call(), request.id.clone());
-        let minted = match self.mint(attempt, case, &permit, &id, &reviewers).await {
+        let mut minted = match self.mint(attempt, case, &permit, &id, &reviewers).await {
             Ok(minted) => minted,
             Err(why) => return self.put_back(attempt, held, Some(why)).await,
         };
         if attempt.is_gone() {
-            self.revoke_minted(minted, call).await;
+            self.revoke_minted(minted).await;
             return self.put_back(attempt, held, None).await;
         }
         let Approval::Redeemed(stage) = held.approval.clone() else { return Err(StoreError::Corrupt("not redeemed".into()).into()) };
@@ -111,11 +95,12 @@ impl Gateway {
         if let Err(error) = self.store.commit(Change::synced(entry, vec![advance])).await {
             // Not recorded, so not sent. If it was recorded after all, putting it back loses the race.
             tracing::error!(%error, approval = id, "a call could not be recorded as sent, and was not sent");
-            self.revoke_minted(minted, call).await;
+            self.revoke_minted(minted).await;
             return self.put_back(attempt, held, Some("the gateway could not record the call".into())).await;
         }
         let held = Versioned { approval: dispatched, version: held.version + 1 };
-        let end = self.send(attempt, permit, minted.as_ref(), false).await;
+        let run = Run { subject: &id, reviewers: &reviewers, merge: false };
+        let end = self.send_with(attempt, case, permit, &mut minted, run).await;
         if let Ok(last) = &end {
             let (body, _) = last.message(minted.as_ref());
             self.trails.heard(&attempt.caller.name, self.clock.now(), &body, case.policy.trust());
@@ -134,7 +119,7 @@ impl Gateway {
             tokio::time::sleep(SETTLE_AGAIN).await;
             settled = self.settle(attempt, &held, &end, minted.as_ref()).await;
         }
-        self.revoke_minted(minted, call).await;
+        self.revoke_minted(minted).await;
         self.trails.read(&attempt.caller.name, self.clock.now());
         // Never recorded: the gateway after this one finds it dispatched, and records its outcome as unknown.
         let Ok((held, outcome, said)) = settled else { return Ok(()) };
@@ -202,105 +187,45 @@ impl Gateway {
         Ok(())
     }
 
-    /// Mints the credential that the policy promises, if it promises one. The lease is in the journal before the issuer
-    /// hears of it.
-    async fn mint(&self, attempt: &Attempt, case: &Case, permit: &Permit, subject: &str, reviewers: &[String]) -> Result<Option<Minted>, String> {
-        let (Some(terms), Some(scope)) = (&case.policy.credential, &case.binding.scope) else { return Ok(None) };
-        let failed = |error: &dyn std::fmt::Display| {
-            tracing::error!(%error, issuer = %terms.issuer, "a credential could not be minted; the call does not run");
-            format!("the credential for this call could not be minted (issuer `{}`)", terms.issuer)
-        };
-        let issuer = self.issuers.get(&terms.issuer).ok_or_else(|| failed(&"no such issuer"))?;
-        let (call, now) = (permit.call(), self.clock.now());
-        let lease = random_hex::<16>().map_err(|e| failed(&e))?;
-        let order = Order {
-            lease: lease.clone(),
-            audience: attempt.server.audience.clone(),
-            caller: attempt.caller.clone(),
-            scope: scope.clone(),
-            ttl: terms.ttl,
-            subject: subject.to_owned(),
-            server: attempt.server.name.clone(),
-            tool: attempt.call.tool.clone(),
-            arguments: attempt.call.arguments_digest(),
-            approvers: reviewers.to_vec(),
-            now,
-        };
-        let journal = Lease {
-            id: lease.clone(),
-            issuer: terms.issuer.clone(),
-            subject: subject.to_owned(),
-            call,
-            instance: self.settings.instance.clone(),
-            audience: order.audience.clone(),
-            scope: scope.clone(),
-            state: LeaseState::Intended,
-            created_at: now,
-            expires_at: now.plus(terms.ttl),
-        };
-        let data = json!({"lease": lease, "issuer": terms.issuer, "scope": scope, "ttl_seconds": terms.ttl.as_secs()}).to_string();
-        let entry = self.entry(EventKind::MintIntended, Some(call), Some(subject.to_owned()), data.clone());
-        self.store.commit(Change::synced(entry, vec![Effect::Intend(journal)])).await.map_err(|e| failed(&e))?;
-        let credential = match issuer.issue(permit, &order).await {
-            Ok(credential) => credential,
-            Err(error) => {
-                self.end_lease(&lease, call, subject, LeaseState::Revoked, "it was not minted").await;
-                return Err(failed(&error));
-            }
-        };
-        let entry = self.entry(EventKind::Minted, Some(call), Some(subject.to_owned()), data);
-        let minted = self.store.commit(Change::synced(entry, vec![Effect::Lease(lease.clone(), LeaseState::Minted)])).await;
-        if let Err(error) = minted {
-            self.revoke(&terms.issuer, &lease, call, subject).await;
-            return Err(failed(&error));
+    /// Sends a call. Where it certainly did not go out although it had a credential, because the server was not reached or
+    /// refused the credential, it is tried once more with a new one.
+    async fn send_with(
+        &self,
+        attempt: &Attempt,
+        case: &Case,
+        permit: Permit,
+        minted: &mut Option<Minted>,
+        run: Run<'_>,
+    ) -> Result<Last, InvokeError> {
+        let (end, permit) = self.send(attempt, permit, minted.as_ref(), run.merge).await;
+        let (Err(error), Some(permit), Some(_)) = (&end, permit, minted.as_ref()) else { return end };
+        if attempt.is_gone() {
+            return end;
         }
-        Ok(Some(Minted { lease, issuer: terms.issuer.clone(), subject: subject.to_owned(), credential, deliver: terms.deliver.clone() }))
-    }
-
-    async fn revoke_minted(&self, minted: Option<Minted>, call: CallDigest) {
-        if let Some(minted) = minted {
-            self.revoke(&minted.issuer, &minted.lease, call, &minted.subject).await;
+        tracing::warn!(%error, server = %attempt.server.name, "a call with a credential did not go out; it is tried once more with a new one");
+        self.revoke_minted(minted.take()).await;
+        match self.mint(attempt, case, &permit, run.subject, run.reviewers).await {
+            Ok(again) => *minted = again,
+            Err(why) => return Err(InvokeError::NotSent(why)),
         }
-    }
-
-    /// Revokes a lease; if the issuer does not confirm it, it stays open, and the sweep records when it is dead by its
-    /// time.
-    pub(super) async fn revoke(&self, issuer: &str, lease: &str, call: CallDigest, subject: &str) {
-        let Some(known) = self.issuers.get(issuer) else {
-            tracing::error!(issuer, lease, "a lease of an issuer that is not configured any more cannot be revoked");
-            return;
-        };
-        match known.revoke(lease).await {
-            Ok(()) => self.end_lease(lease, call, subject, LeaseState::Revoked, "the call is over").await,
-            Err(error) => tracing::error!(%error, issuer, lease, "a credential could not be revoked; it is dead by its time"),
-        }
-    }
-
-    /// Records the end of a lease. One that ended before stays as it was.
-    pub(super) async fn end_lease(&self, lease: &str, call: CallDigest, subject: &str, state: LeaseState, why: &str) {
-        let kind = if state == LeaseState::Revoked { EventKind::CredentialRevoked } else { EventKind::CredentialExpired };
-        let entry = self.entry(kind, Some(call), Some(subject.to_owned()), json!({"lease": lease, "why": why}).to_string());
-        match self.store.commit(Change::synced(entry, vec![Effect::Lease(lease.to_owned(), state)])).await {
-            Ok(_) | Err(StoreError::Conflict) => {}
-            Err(error) => tracing::error!(%error, lease, "the end of a lease could not be recorded; it is dead by its time"),
-        }
+        self.send(attempt, permit, minted.as_ref(), run.merge).await.0
     }
 
     /// Sends the call, once, and hands on what comes before the answer. Until the client gives it up, the credential
     /// dies, or the server answers or is lost.
-    async fn send(&self, attempt: &Attempt, permit: Permit, minted: Option<&Minted>, merge: bool) -> Result<Last, InvokeError> {
-        let outgoing = attempt.outgoing();
-        let secret = minted.map(|minted| {
-            let value = minted.credential.reveal();
-            match &minted.deliver {
-                Delivery::Header(name) => Secret::Header { name, value },
-                Delivery::Env(name) => Secret::Env { name, value },
-                Delivery::Fitting if attempt.server.is_child => Secret::Env { name: DEFAULT_VARIABLE, value },
-                Delivery::Fitting => Secret::Header { name: "authorization", value },
-            }
-        });
+    async fn send(&self, attempt: &Attempt, permit: Permit, minted: Option<&Minted>, merge: bool) -> (Result<Last, InvokeError>, Option<Permit>) {
+        let mut outgoing = attempt.outgoing();
+        if let Some(params) = minted.and_then(|minted| minted.params.as_ref()) {
+            outgoing.params = params.to_string();
+        }
+        let mut back = None;
         let work = async {
-            match attempt.upstream.invoke(permit, secret, &outgoing).await? {
+            let exchange = attempt.upstream.invoke(permit, minted.map(|minted| &minted.secrets), &outgoing).await;
+            let exchange = exchange.map_err(|unanswered| {
+                back = unanswered.permit;
+                unanswered.error
+            });
+            match exchange? {
                 Exchange::Answer(answer) => Ok(Last::Whole(answer)),
                 Exchange::Stream(mut hear) => {
                     while let Some(incoming) = hear.recv().await {
@@ -317,15 +242,15 @@ impl Gateway {
                 }
             }
         };
-        tokio::pin!(work);
-        let life = minted.map(|minted| minted.credential.expires_at.since(self.clock.now()).saturating_sub(BEFORE_DEATH));
+        let life = minted.map(|minted| minted.good_until.since(self.clock.now()));
         let dead = async {
             match life {
                 Some(life) => tokio::time::sleep(life).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let mut work = Box::pin(work);
+        let end = tokio::select! {
             end = &mut work => end,
             () = attempt.gone.cancelled() => {
                 attempt.upstream.cancel(&outgoing, None).await;
@@ -336,7 +261,27 @@ impl Gateway {
                 attempt.upstream.cancel(&outgoing, Some("the credential's life is over")).await;
                 Err(InvokeError::Lost("the credential's life was over before the answer came".into()))
             }
-        }
+        };
+        drop(work);
+        (end.map_err(|error| scrubbed_error(error, minted)), back)
+    }
+}
+
+/// What a run of a call is for.
+struct Run<'r> {
+    /// The attempt or approval.
+    subject: &'r str,
+    /// The approvers.
+    reviewers: &'r [String],
+    /// Whether progress of the server's is handed on from its beginning.
+    merge: bool,
+}
+
+fn scrubbed_error(error: InvokeError, minted: Option<&Minted>) -> InvokeError {
+    match (error, minted.and_then(|minted| minted.secrets.scrubber.as_ref())) {
+        (InvokeError::Lost(why), Some(scrubber)) => InvokeError::Lost(scrubber.text(&why)),
+        (InvokeError::NotSent(why), Some(scrubber)) => InvokeError::NotSent(scrubber.text(&why)),
+        (error, None) => error,
     }
 }
 
@@ -368,16 +313,19 @@ impl Last {
 }
 
 fn scrubbed(incoming: Incoming, minted: Option<&Minted>) -> Incoming {
-    Incoming { message: scrub(&incoming.message, minted), event: incoming.event.map(|e| scrub(&e, minted)), last: incoming.last }
+    let message = scrub(&incoming.message, minted);
+    let event = incoming.event.map(|raw| {
+        let clean = scrub(&raw, minted);
+        // A secret may stand in it broken over several lines of data, and only the message shows it.
+        if message != incoming.message { crate::adapters::upstream::event(&message) } else { clean }
+    });
+    Incoming { message, event, last: incoming.last }
 }
 
-/// The bytes without the secret. Only its own text: what an upstream encodes is beyond this.
+/// The bytes without the credential, in whatever form programs write it.
 fn scrub(bytes: &bytes::Bytes, minted: Option<&Minted>) -> bytes::Bytes {
-    let Some(minted) = minted else { return bytes.clone() };
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.contains(minted.credential.reveal()) => text.replace(minted.credential.reveal(), "[credential]").into(),
-        _ => bytes.clone(),
-    }
+    let clean = minted.and_then(|minted| minted.secrets.scrubber.as_ref()).and_then(|scrubber| scrubber.scrub(bytes));
+    clean.map_or_else(|| bytes.clone(), Into::into)
 }
 
 /// Whether a message is progress that counts from zero, where ours came before.

@@ -30,6 +30,18 @@ pub enum SweepError {
 impl Gateway {
     /// Sweeps until `stop`.
     pub async fn sweep(&self, instances: &Instances, stop: CancellationToken) {
+        // Two loops: an issuer that does not answer must not keep approvals from running out.
+        let leases = async {
+            while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
+                if let Err(error) = self.sweep_leases().await {
+                    tracing::error!(%error, "credentials that were left over could not be ended");
+                }
+            }
+        };
+        tokio::join!(leases, self.sweep_calls(instances, &stop));
+    }
+
+    async fn sweep_calls(&self, instances: &Instances, stop: &CancellationToken) {
         let mut turn = 0u32;
         while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
             turn = turn.wrapping_add(1);
@@ -48,19 +60,13 @@ impl Gateway {
         }
     }
 
-    /// Expires approvals and leases whose time is over.
+    /// Expires approvals whose time is over.
     ///
     /// # Errors
     /// If the store does not answer.
     pub async fn expire_all(&self) -> Result<(), StoreError> {
         for held in self.store.due(self.clock.now(), 100).await? {
             self.expired(held).await?;
-        }
-        for lease in self.store.open_leases(None).await? {
-            // A little later than its own time, so that whoever runs the call ends it first and says so.
-            if self.clock.now().since(lease.expires_at) > Duration::from_secs(5) {
-                self.end_lease(&lease.id, lease.call, &lease.subject, LeaseState::Expired, "its time is over").await;
-            }
         }
         Ok(())
     }
@@ -116,7 +122,7 @@ impl Gateway {
             self.record(EventKind::OutcomeUnknown, record.entry.call, record.entry.subject, data).await?;
         }
         for lease in self.store.open_leases(Some(instance)).await? {
-            self.revoke(&lease.issuer, &lease.id, lease.call, &lease.subject).await;
+            self.end_lease(&lease).await;
         }
         Ok(())
     }
@@ -129,8 +135,14 @@ impl Gateway {
             _ => return Ok(()),
         };
         match self.advance(&held, next, kind, json!({"why": why}), vec![]).await {
-            Ok(()) | Err(StoreError::Conflict) => Ok(()),
-            Err(error) => Err(error),
+            Ok(()) | Err(StoreError::Conflict) => {}
+            Err(error) => return Err(error),
         }
+        for lease in self.store.leases_of(&held.approval.request().id).await? {
+            if matches!(lease.state, LeaseState::Intended | LeaseState::Minted) {
+                self.end_lease(&lease).await;
+            }
+        }
+        Ok(())
     }
 }

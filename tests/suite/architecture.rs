@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. A file belongs to the longest prefix that fits.
-const RANKS: [(&str, u32); 23] = [
+const RANKS: [(&str, u32); 24] = [
     ("domain/clock", 0),
     ("domain/digest", 0),
     ("domain/text", 0),
     ("domain/json", 1),
+    ("domain/scrub", 1),
     ("domain/tool", 2),
     ("domain/call", 2),
     ("domain/risk", 3),

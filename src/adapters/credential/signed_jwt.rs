@@ -15,7 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Credential, IssueError, Issuer, Order};
+use super::{Credential, Ended, Ending, Held, IssueError, Issuer, Journal, Nature, Order, Plan, parameters};
 use crate::domain::permit::Permit;
 
 /// The keys that sign and verify, shared by the issuer, the key set page and introspection.
@@ -96,7 +96,7 @@ impl KeyRing {
         jsonwebtoken::decode::<OwnClaims>(token, &key.verifying, &checks).ok().map(|data| data.claims)
     }
 
-    fn sign(&self, claims: &impl Serialize) -> Result<String, IssueError> {
+    pub(super) fn sign(&self, claims: &impl Serialize) -> Result<String, IssueError> {
         let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let key = keys.first().ok_or_else(|| IssueError::Signing("it has no key".into()))?;
         let header = Header { kid: Some(key.kid.clone()), ..Header::new(Algorithm::EdDSA) };
@@ -119,32 +119,59 @@ pub struct SignedJwt {
     pub keys: KeyRing,
 }
 
-#[async_trait]
-impl Issuer for SignedJwt {
-    async fn issue(&self, permit: &Permit, order: &Order) -> Result<Credential, IssueError> {
-        let expires_at = order.now.plus(order.ttl);
-        let claims = json!({
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+impl SignedJwt {
+    fn claims(&self, order: &Order) -> serde_json::Value {
+        json!({
             "iss": self.issuer,
             "aud": order.audience,
             "sub": order.caller.name,
             "act": {"sub": "countersign", "iss": self.issuer},
             "owner": order.caller.owner,
-            "scope": order.scope,
+            "scope": order.scope.text,
             "jti": order.lease,
             "iat": order.now.seconds(),
             "nbf": order.now.seconds(),
-            "exp": expires_at.seconds(),
-            "tctx": {
-                "server": order.server, "tool": order.tool, "arguments": order.arguments, "call": permit.call(),
-                "approval": order.subject, "approvers": order.approvers, "record": permit.record(),
-            },
+            "exp": order.dead_by().seconds(),
+        })
+    }
+}
+
+#[async_trait]
+impl Issuer for SignedJwt {
+    fn nature(&self) -> Nature {
+        Nature { kind: "signed-jwt", ending: Ending::Revoked, named: true, lapses: true }
+    }
+
+    fn plan(&self, order: &Order) -> Result<Plan, IssueError> {
+        order.parameters::<Nothing>()?;
+        if order.ttl.as_secs() > 60 {
+            return Err(IssueError::parameters("its tokens live 60 s at most: lower `ttl`"));
+        }
+        Ok(Plan { request: format!("a token is signed with these claims\n{:#}", self.claims(order)), handle: Some(order.lease.clone()) })
+    }
+
+    async fn issue(&self, permit: &Permit, order: &Order, _journal: &dyn Journal) -> Result<Credential, IssueError> {
+        let plan = self.plan(order)?;
+        let mut claims = self.claims(order);
+        claims["tctx"] = json!({
+            "server": order.server, "tool": order.tool, "arguments": order.arguments, "call": permit.call(),
+            "approval": order.subject, "approvers": order.approvers, "record": permit.record(),
         });
-        Ok(Credential::new(self.keys.sign(&claims)?, expires_at))
+        let credential = Credential::new(self.keys.sign(&claims)?, order.dead_by());
+        Ok(Credential { handle: plan.handle, ..credential })
     }
 
     /// The journal is what introspection answers from, so ending the lease there is the revocation.
-    async fn revoke(&self, _lease: &str) -> Result<(), IssueError> {
-        Ok(())
+    async fn revoke(&self, _held: &Held<'_>) -> Result<Ended, IssueError> {
+        Ok(Ended::Revoked)
+    }
+
+    fn takes(&self, text: &str) -> Result<(), IssueError> {
+        parameters::<Nothing>(text).map(drop)
     }
 }
 

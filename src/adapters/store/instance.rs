@@ -58,6 +58,7 @@ impl Instances {
 
     /// Takes this gateway's own file away: it ends as it should, and leaves nothing to clean up.
     pub fn leave(&self) {
+        clear(&private(&self.directory, &self.id));
         drop(std::fs::remove_file(self.directory.join(format!("{}.spool", self.id))));
         if let Err(error) = std::fs::remove_file(self.directory.join(&self.id)) {
             tracing::warn!(%error, "could not remove this gateway's lock file");
@@ -83,6 +84,23 @@ impl Instances {
     }
 }
 
+/// Where the gateway `id` keeps files that hold credentials, each for one call. Cleared when it ends, or after its crash.
+pub fn private_files(database: &Path, id: &str) -> PathBuf {
+    private(&directory(database), id)
+}
+
+fn private(directory: &Path, id: &str) -> PathBuf {
+    directory.join(format!("{id}.files"))
+}
+
+fn clear(directory: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(directory)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::error!(%error, "files with credentials could not be removed: {}", directory.display());
+    }
+}
+
 /// Where the locks and spools beside a store are.
 pub(super) fn directory(database: &Path) -> PathBuf {
     let mut directory = database.as_os_str().to_owned();
@@ -102,6 +120,9 @@ pub struct Dead {
 impl Dead {
     /// Everything it left open is settled: its file goes.
     pub fn buried(self) {
+        if let Some(directory) = self.path.parent() {
+            clear(&private(directory, &self.id));
+        }
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(%error, "could not remove a dead gateway's lock file");
         }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-pub use instance::{Instances, Lead};
+pub use instance::{Instances, Lead, private_files};
 pub use sqlite::Sqlite;
 
 use crate::domain::approval::{Allowance, Approval, Due, Posted};
@@ -69,8 +69,11 @@ pub trait Store: Send + Sync {
     /// Every lease for one approval or attempt, oldest first.
     async fn leases_of(&self, subject: &str) -> Result<Vec<Lease>, StoreError>;
 
-    /// Leases that are intended or minted; of one gateway, or of all.
+    /// Leases that have not ended; of one gateway, or of all.
     async fn open_leases(&self, instance: Option<&str>) -> Result<Vec<Lease>, StoreError>;
+
+    /// The newest leases, ended or not.
+    async fn leases(&self, most: u32) -> Result<Vec<Lease>, StoreError>;
 
     /// Calls that `instance` let through by policy and whose end it did not record.
     async fn unfinished(&self, instance: &str) -> Result<Vec<Record>, StoreError>;
@@ -202,8 +205,14 @@ pub enum Effect {
     Unpin(String),
     /// A credential is about to be minted.
     Intend(Lease),
-    /// The lease is now in this state.
+    /// What names a credential that is in the making. Conflicts if its lease ended.
+    Handle(String, String),
+    /// The credential is minted. Conflicts if its lease ended.
+    Minted(MintedLease),
+    /// The lease is now in this state. Conflicts if it ended before.
     Lease(String, LeaseState),
+    /// The issuer did not confirm that a credential is revoked: why not, and when it is tried again.
+    RevokeAgain(String, String, Timestamp),
     /// An approver allows the same call again.
     Allow(Allowance),
     /// One use of an allowance. Conflicts if none is left, or its time is over.
@@ -247,7 +256,7 @@ pub enum Which {
 /// A credential's life in the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
-    /// Its handle at the issuer, no secret: the `jti` of a token.
+    /// Its id, which is the credential's own where the issuer lets it.
     pub id: String,
     /// The issuer's name.
     pub issuer: String,
@@ -265,7 +274,30 @@ pub struct Lease {
     pub state: LeaseState,
     /// When it was intended.
     pub created_at: Timestamp,
-    /// When it is dead whatever else happens.
+    /// When it is dead whatever else happens, if it dies by its time at all.
+    pub expires_at: Timestamp,
+    /// What names it at the issuer; no secret.
+    pub handle: Option<String>,
+    /// The secret that its revocation needs, sealed.
+    pub sealed: Option<Vec<u8>>,
+    /// How often its revocation was tried in vain.
+    pub tries: u32,
+    /// When it is tried again.
+    pub next_try: Timestamp,
+    /// Why it was in vain.
+    pub problem: Option<String>,
+}
+
+/// What is known of a credential once it is minted.
+#[derive(Clone, Debug)]
+pub struct MintedLease {
+    /// Its lease.
+    pub id: String,
+    /// What names it at the issuer.
+    pub handle: Option<String>,
+    /// The secret that its revocation needs, sealed.
+    pub sealed: Option<Vec<u8>>,
+    /// When it is dead.
     pub expires_at: Timestamp,
 }
 
@@ -276,10 +308,44 @@ pub enum LeaseState {
     Intended,
     /// Minted and usable.
     Minted,
-    /// Revoked before its time.
+    /// Its call is over, and its issuer did not confirm yet that it is revoked.
+    Revoking,
+    /// Its call is over, nobody can revoke it, and it is dead by its time.
+    Lapsing,
+    /// Revoked, and its issuer said so.
     Revoked,
     /// Dead by its time.
     Expired,
+    /// It was never minted.
+    Void,
+    /// A stored secret that stays as it is.
+    Kept,
+}
+
+impl LeaseState {
+    /// Its name in the store and in lists.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Intended => "intended",
+            Self::Minted => "minted",
+            Self::Revoking => "revoking",
+            Self::Lapsing => "lapsing",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::Void => "void",
+            Self::Kept => "kept",
+        }
+    }
+
+    /// Whether the credential may still be usable.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Intended | Self::Minted | Self::Revoking | Self::Lapsing)
+    }
+
+    pub(super) fn read(name: &str) -> Option<Self> {
+        let all = [Self::Intended, Self::Minted, Self::Revoking, Self::Lapsing, Self::Revoked, Self::Expired, Self::Void, Self::Kept];
+        all.into_iter().find(|state| state.name() == name)
+    }
 }
 
 /// A key that tokens are signed with.

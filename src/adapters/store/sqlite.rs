@@ -25,7 +25,7 @@ use crate::domain::digest::Digest;
 use crate::domain::risk::Target;
 
 /// The version of the tables that this program reads and writes (`PRAGMA user_version`).
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 /// How often other processes' changes are looked for while somebody waits for one.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -136,8 +136,11 @@ async fn prepare(connection: &mut sqlx::SqliteConnection, path: &Path) -> Result
             if version < 2 {
                 sqlx::raw_sql(include_str!("schema_2.sql")).execute(&mut *connection).await.map_err(unavailable)?;
             }
-            sqlx::raw_sql(include_str!("schema_3.sql")).execute(&mut *connection).await.map_err(unavailable)?;
-            connection.execute("PRAGMA user_version = 3").await.map_err(unavailable)?;
+            if version < 3 {
+                sqlx::raw_sql(include_str!("schema_3.sql")).execute(&mut *connection).await.map_err(unavailable)?;
+            }
+            sqlx::raw_sql(include_str!("schema_4.sql")).execute(&mut *connection).await.map_err(unavailable)?;
+            connection.execute("PRAGMA user_version = 4").await.map_err(unavailable)?;
         }
         SCHEMA_VERSION => {}
         newer => {
@@ -228,13 +231,7 @@ fn record(row: &SqliteRow) -> Result<Record, StoreError> {
 
 fn lease(row: &SqliteRow) -> Result<Lease, StoreError> {
     let state: String = row.get("state");
-    let state = match state.as_str() {
-        "intended" => LeaseState::Intended,
-        "minted" => LeaseState::Minted,
-        "revoked" => LeaseState::Revoked,
-        "expired" => LeaseState::Expired,
-        other => return Err(StoreError::Corrupt(format!("unknown lease state `{other}`"))),
-    };
+    let state = LeaseState::read(&state).ok_or_else(|| StoreError::Corrupt(format!("unknown lease state `{state}`")))?;
     Ok(Lease {
         id: row.get("id"),
         issuer: row.get("issuer"),
@@ -244,6 +241,11 @@ fn lease(row: &SqliteRow) -> Result<Lease, StoreError> {
         audience: row.get("audience"),
         scope: row.get("scope"),
         state,
+        handle: row.get("handle"),
+        sealed: row.get("sealed"),
+        tries: row.get("tries"),
+        next_try: Timestamp(row.get("next_try")),
+        problem: row.get("problem"),
         created_at: Timestamp(row.get("created_at")),
         expires_at: Timestamp(row.get("expires_at")),
     })
@@ -379,8 +381,13 @@ impl Store for Sqlite {
         rows.map_err(unavailable)?.iter().map(lease).collect()
     }
 
+    async fn leases(&self, most: u32) -> Result<Vec<Lease>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM leases ORDER BY created_at DESC LIMIT ?").bind(most).fetch_all(&self.pool).await;
+        rows.map_err(unavailable)?.iter().map(lease).collect()
+    }
+
     async fn open_leases(&self, instance: Option<&str>) -> Result<Vec<Lease>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM leases WHERE state IN ('intended', 'minted') AND (? IS NULL OR instance = ?) ORDER BY created_at")
+        let rows = sqlx::query("SELECT * FROM leases WHERE state IN ('intended', 'minted', 'revoking', 'lapsing') AND (? IS NULL OR instance = ?) ORDER BY created_at")
             .bind(instance)
             .bind(instance)
             .fetch_all(&self.pool)

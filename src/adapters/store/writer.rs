@@ -341,7 +341,7 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
         }
         Effect::Unpin(server) => sqlx::query("DELETE FROM pins WHERE server = ?").bind(server.as_str()).execute(connection).await,
         Effect::Intend(lease) => sqlx::query(
-            "INSERT INTO leases (id, issuer, subject, call, instance, audience, scope, state, created_at, expires_at) VALUES (?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO leases (id, issuer, subject, call, instance, audience, scope, state, created_at, expires_at, handle) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
         )
         .bind(lease.id.as_str())
         .bind(lease.issuer.as_str())
@@ -350,19 +350,35 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
         .bind(instance)
         .bind(lease.audience.as_str())
         .bind(lease.scope.as_str())
-        .bind(lease_state(LeaseState::Intended))
+        .bind(LeaseState::Intended.name())
         .bind(lease.created_at.0)
         .bind(lease.expires_at.0)
+        .bind(lease.handle.as_deref())
         .execute(connection)
         .await,
+        Effect::Handle(id, handle) => {
+            let done = sqlx::query("UPDATE leases SET handle = ? WHERE id = ? AND state = 'intended'");
+            return changed_one(done.bind(handle.as_str()).bind(id.as_str()).execute(connection).await);
+        }
+        Effect::Minted(minted) => {
+            let done = sqlx::query(
+                "UPDATE leases SET state = 'minted', handle = coalesce(?, handle), sealed = ?, expires_at = ? WHERE id = ? AND state = 'intended'",
+            );
+            let done = done.bind(minted.handle.as_deref()).bind(minted.sealed.as_deref()).bind(minted.expires_at.0).bind(minted.id.as_str());
+            return changed_one(done.execute(connection).await);
+        }
         Effect::Lease(id, state) => {
-            // A lease that ended stays ended.
-            let done = sqlx::query("UPDATE leases SET state = ? WHERE id = ? AND state IN ('intended', 'minted')")
-                .bind(lease_state(*state))
-                .bind(id.as_str())
-                .execute(connection)
-                .await;
-            return changed_one(done);
+            // A lease that ended stays ended. What was sealed to revoke it is not needed any more.
+            let done = sqlx::query(
+                "UPDATE leases SET state = ?, sealed = NULL WHERE id = ? AND state IN ('intended', 'minted', 'revoking', 'lapsing')",
+            );
+            return changed_one(done.bind(state.name()).bind(id.as_str()).execute(connection).await);
+        }
+        Effect::RevokeAgain(id, problem, at) => {
+            let done = sqlx::query(
+                "UPDATE leases SET state = 'revoking', tries = tries + 1, problem = ?, next_try = ? WHERE id = ? AND state IN ('intended', 'minted', 'revoking')",
+            );
+            return changed_one(done.bind(problem.as_str()).bind(at.0).bind(id.as_str()).execute(connection).await);
         }
         Effect::Allow(allowance) => {
             sqlx::query("INSERT INTO allowances (id, key, uses, expires_at, body) VALUES (?,?,?,?,?)")
@@ -423,13 +439,4 @@ fn touched(effect: &Effect) -> Option<&str> {
 
 fn body(approval: &Approval) -> Result<String, StoreError> {
     serde_json::to_string(approval).map_err(|e| StoreError::Corrupt(e.to_string()))
-}
-
-pub(super) fn lease_state(state: LeaseState) -> &'static str {
-    match state {
-        LeaseState::Intended => "intended",
-        LeaseState::Minted => "minted",
-        LeaseState::Revoked => "revoked",
-        LeaseState::Expired => "expired",
-    }
 }

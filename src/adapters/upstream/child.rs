@@ -7,7 +7,9 @@
 //! child of its own, started with the credential for exactly that call and ended after it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,14 +18,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
-use super::{Answer, Envelope, Exchange, Id, Incoming, InvokeError, Lines, MAX_MESSAGE, Outgoing, Secret, Upstream};
+use super::{Answer, Envelope, Exchange, Id, Incoming, InvokeError, Lines, MAX_MESSAGE, Outgoing, Secrets, Unanswered, Upstream};
 use crate::domain::json::{Limits, Value, read};
 use crate::domain::permit::Permit;
+use crate::domain::scrub::Scrubber;
 use crate::system::random_hex;
 
 /// How long a child has to answer what the gateway itself asks it.
@@ -40,6 +44,8 @@ pub struct ChildSettings {
     pub directory: Option<PathBuf>,
     /// How it is started.
     pub launch: Launch,
+    /// Where files are made that hold a credential for one call.
+    pub private: PathBuf,
 }
 
 /// How children are started.
@@ -53,26 +59,86 @@ struct Process {
     stdin: tokio::sync::Mutex<ChildStdin>,
     child: Mutex<tokio::process::Child>,
     group: Option<rustix::process::Pid>,
+    // Removed with it.
+    _files: Option<Files>,
+}
+
+/// Files that hold a credential, in a directory that only this user can look into.
+struct Files(PathBuf);
+
+impl Files {
+    fn write(private: &Path, files: &[(String, Zeroizing<String>)], command: &mut Command) -> std::io::Result<Option<Self>> {
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let name = random_hex::<16>().map_err(std::io::Error::other)?;
+        let made = Self(private.join(name));
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&made.0)?;
+        for (variable, text) in files {
+            let path = made.0.join(variable);
+            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(text.as_bytes())?;
+            command.env(variable, path);
+        }
+        Ok(Some(made))
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::error!(%error, "a file with a credential could not be removed: {}", self.0.display());
+        }
+    }
+}
+
+/// Hands on what a child with a credential says on its standard error, without the credential.
+async fn relay_errors(mut from: tokio::process::ChildStderr, scrubber: Scrubber) {
+    let mut stream = scrubber.stream();
+    let mut to = tokio::io::stderr();
+    let mut piece = vec![0; 8 << 10];
+    loop {
+        let (out, over) = match from.read(&mut piece).await {
+            Ok(0) | Err(_) => (stream.finish(), true),
+            Ok(n) => (stream.push(piece.get(..n).unwrap_or_default()), false),
+        };
+        drop(to.write_all(&out).await);
+        drop(to.flush().await);
+        if over {
+            return;
+        }
+    }
 }
 
 impl Process {
-    fn start(settings: &ChildSettings, extra: Option<(&str, &str)>) -> std::io::Result<(Self, Lines<ChildStdout>)> {
+    /// Starts the server; with a credential, for one call.
+    fn start(settings: &ChildSettings, alone: Option<(&Secrets, &TaskTracker)>) -> std::io::Result<(Self, Lines<ChildStdout>)> {
         let Launch::Through(launcher) = &settings.launch;
         let mut command = Command::new(launcher);
         command.arg("exec-child").arg("--").args(&settings.command);
-        command.env_clear().envs(&settings.env).envs(extra);
+        command.env_clear().envs(&settings.env);
+        let mut files = None;
+        if let Some((secrets, _)) = alone {
+            command.envs(secrets.env.iter().map(|(name, value)| (name, value.as_str())));
+            files = Files::write(&settings.private, &secrets.files, &mut command)?;
+        }
         if let Some(directory) = &settings.directory {
             command.current_dir(directory);
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let scrubber = alone.and_then(|(secrets, tasks)| secrets.scrubber.clone().zip(Some(tasks)));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(if scrubber.is_some() { Stdio::piped() } else { Stdio::inherit() });
         // A group of its own, so that whatever it starts can be ended with it.
         command.process_group(0).kill_on_drop(true);
         let mut child = command.spawn()?;
         let missing = || std::io::Error::other("no pipe to the server");
         let stdin = child.stdin.take().ok_or_else(missing)?;
         let stdout = child.stdout.take().ok_or_else(missing)?;
+        if let Some((stderr, (scrubber, tasks))) = child.stderr.take().zip(scrubber) {
+            tasks.spawn(relay_errors(stderr, scrubber));
+        }
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-        let process = Self { stdin: tokio::sync::Mutex::new(stdin), child: Mutex::new(child), group };
+        let process = Self { stdin: tokio::sync::Mutex::new(stdin), child: Mutex::new(child), group, _files: files };
         Ok((process, Lines::new(stdout, MAX_MESSAGE)))
     }
 
@@ -204,10 +270,19 @@ impl Child {
         Ok(hear)
     }
 
+    async fn invoke_shared(&self, call: &Outgoing) -> Result<Exchange, InvokeError> {
+        let hear = self.await_answer(call, None)?;
+        if let Err(error) = self.process.write(&request(call)).await {
+            self.shared().calls.remove(&call.id);
+            return Err(InvokeError::Lost(error.to_string()));
+        }
+        Ok(Exchange::Stream(hear))
+    }
+
     /// A child for one call, with its credential.
-    async fn invoke_alone(&self, secret: (&str, &str), call: &Outgoing) -> Result<Exchange, InvokeError> {
+    async fn invoke_alone(&self, secrets: &Secrets, call: &Outgoing) -> Result<Exchange, InvokeError> {
         let not_sent = |e: std::io::Error| InvokeError::NotSent(e.to_string());
-        let (process, mut lines) = Process::start(&self.settings, Some(secret)).map_err(not_sent)?;
+        let (process, mut lines) = Process::start(&self.settings, Some((secrets, &self.tasks))).map_err(not_sent)?;
         let process = Arc::new(process);
         if call.stateless_meta.is_none() {
             let initialize = self.shared().initialize.clone();
@@ -375,19 +450,20 @@ fn progress_token(params: &str) -> Option<String> {
 
 #[async_trait]
 impl Upstream for Child {
-    async fn invoke(&self, permit: Permit, secret: Option<Secret<'_>>, call: &Outgoing) -> Result<Exchange, InvokeError> {
-        permit.use_up();
-        match secret {
-            Some(Secret::Env { name, value }) => return self.invoke_alone((name, value), call).await,
-            Some(Secret::Header { .. }) => return Err(InvokeError::NotSent("a child process takes no header".into())),
-            None => {}
+    async fn invoke(&self, permit: Permit, secrets: Option<&Secrets>, call: &Outgoing) -> Result<Exchange, Unanswered> {
+        let done = match secrets {
+            Some(secrets) if !secrets.headers.is_empty() => return Err(Unanswered::not_sent(permit, "a child process takes no header")),
+            // Also where the credential is in the arguments: the long-lived child never sees one.
+            Some(secrets) => self.invoke_alone(secrets, call).await,
+            None => self.invoke_shared(call).await,
+        };
+        match done {
+            Ok(exchange) => {
+                permit.use_up();
+                Ok(exchange)
+            }
+            Err(error) => Err(Unanswered::of(permit, error)),
         }
-        let hear = self.await_answer(call, None)?;
-        if let Err(error) = self.process.write(&request(call)).await {
-            self.shared().calls.remove(&call.id);
-            return Err(InvokeError::Lost(error.to_string()));
-        }
-        Ok(Exchange::Stream(hear))
     }
 
     async fn list_tools(&self, like: &Outgoing) -> Result<Vec<Value>, InvokeError> {

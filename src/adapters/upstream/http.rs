@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::child::{list_request, page};
 use super::sse::{Events, data};
-use super::{Answer, Envelope, Exchange, Id, Incoming, InvokeError, MAX_MESSAGE, Outgoing, Secret, Upstream};
+use super::{Answer, Envelope, Exchange, Id, Incoming, InvokeError, MAX_MESSAGE, Outgoing, Secrets, Unanswered, Upstream};
 use crate::domain::json::Value;
 use crate::domain::permit::Permit;
 
@@ -108,11 +108,28 @@ impl HttpUpstream {
             .collect()
     }
 
+    /// Sends a call, which then may have run unless this says otherwise.
+    async fn post_call(&self, secrets: Option<&Secrets>, call: &Outgoing) -> Result<Exchange, InvokeError> {
+        let body =format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"tools/call\",\"params\":{}}}", call.id.json(), call.params);
+        let response = self.request(Method::POST, &call.headers, secrets, body.into()).await?;
+        let status = response.status();
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) || status.is_redirection() {
+            return Err(InvokeError::NotSent(format!("the server answered {status}")));
+        }
+        if is_stream(&response) {
+            let (say, hear) = mpsc::channel(64);
+            self.tasks.spawn(relay(response.into_body(), call.id.clone(), say));
+            return Ok(Exchange::Stream(hear));
+        }
+        let body = collect(response.into_body()).await?;
+        Ok(Exchange::Answer(Answer { status: Some(status.as_u16()), body }))
+    }
+
     async fn request(
         &self,
         method: Method,
         headers: &[(String, String)],
-        secret: Option<(&str, &str)>,
+        secrets: Option<&Secrets>,
         body: Bytes,
     ) -> Result<Response<Body>, InvokeError> {
         let not_sent = |why: &dyn std::fmt::Display| InvokeError::NotSent(why.to_string());
@@ -124,10 +141,9 @@ impl HttpUpstream {
         if let Some(own) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, own.clone());
         }
-        if let Some((name, value)) = secret {
+        for (name, value) in secrets.iter().flat_map(|secrets| &secrets.headers) {
             let name: HeaderName = name.parse().map_err(|e| not_sent(&e))?;
-            let text = if name == AUTHORIZATION { format!("Bearer {value}") } else { value.to_owned() };
-            let mut value = HeaderValue::from_str(&text).map_err(|_| not_sent(&"the credential does not fit a header"))?;
+            let mut value = HeaderValue::from_str(value).map_err(|_| not_sent(&"the credential does not fit a header"))?;
             value.set_sensitive(true);
             request.headers_mut().insert(name, value);
         }
@@ -157,26 +173,17 @@ fn reason(error: &dyn std::error::Error) -> String {
 
 #[async_trait]
 impl Upstream for HttpUpstream {
-    async fn invoke(&self, permit: Permit, secret: Option<Secret<'_>>, call: &Outgoing) -> Result<Exchange, InvokeError> {
-        permit.use_up();
-        let secret = match secret {
-            Some(Secret::Header { name, value }) => Some((name, value)),
-            Some(Secret::Env { .. }) => return Err(InvokeError::NotSent("an http server takes no environment".into())),
-            None => None,
-        };
-        let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"tools/call\",\"params\":{}}}", call.id.json(), call.params);
-        let response = self.request(Method::POST, &call.headers, secret, body.into()).await?;
-        let status = response.status();
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) || status.is_redirection() {
-            return Err(InvokeError::NotSent(format!("the server answered {status}")));
+    async fn invoke(&self, permit: Permit, secrets: Option<&Secrets>, call: &Outgoing) -> Result<Exchange, Unanswered> {
+        if secrets.is_some_and(|secrets| !secrets.env.is_empty() || !secrets.files.is_empty()) {
+            return Err(Unanswered::not_sent(permit, "a server over http takes neither variables nor files"));
         }
-        if is_stream(&response) {
-            let (say, hear) = mpsc::channel(64);
-            self.tasks.spawn(relay(response.into_body(), call.id.clone(), say));
-            return Ok(Exchange::Stream(hear));
+        match self.post_call(secrets, call).await {
+            Ok(exchange) => {
+                permit.use_up();
+                Ok(exchange)
+            }
+            Err(error) => Err(Unanswered::of(permit, error)),
         }
-        let body = collect(response.into_body()).await?;
-        Ok(Exchange::Answer(Answer { status: Some(status.as_u16()), body }))
     }
 
     async fn list_tools(&self, like: &Outgoing) -> Result<Vec<Value>, InvokeError> {

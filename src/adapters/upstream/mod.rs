@@ -11,6 +11,7 @@ mod sse;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 pub use child::{Child, ChildSettings, Launch};
 pub use envelope::{Envelope, EnvelopeError, Id, mirrored_text};
@@ -20,6 +21,7 @@ pub use sse::event;
 
 use crate::domain::json::Value;
 use crate::domain::permit::Permit;
+use crate::domain::scrub::Scrubber;
 
 /// A wrapped server, as one client sees it.
 #[async_trait]
@@ -27,8 +29,8 @@ pub trait Upstream: Send + Sync {
     /// Sends one tool call. The permit is used up.
     ///
     /// # Errors
-    /// [`InvokeError`] says whether it can have run.
-    async fn invoke(&self, permit: Permit, secret: Option<Secret<'_>>, call: &Outgoing) -> Result<Exchange, InvokeError>;
+    /// [`Unanswered`] says whether it can have run, and gives the permit back where it cannot.
+    async fn invoke(&self, permit: Permit, secrets: Option<&Secrets>, call: &Outgoing) -> Result<Exchange, Unanswered>;
 
     /// The server's tools, as it lists them now, to the client that sends `like`.
     ///
@@ -55,23 +57,50 @@ pub struct Outgoing {
     pub progress_token: Option<String>,
 }
 
-/// A credential's secret, and where it goes.
-#[derive(Clone, Copy)]
-pub enum Secret<'a> {
-    /// In the environment of a child started for this call.
-    Env {
-        /// The variable.
-        name: &'a str,
-        /// The secret.
-        value: &'a str,
-    },
-    /// In a header of exactly this request.
-    Header {
-        /// The header.
-        name: &'a str,
-        /// The secret.
-        value: &'a str,
-    },
+/// A credential, written as the upstream takes it. Wiped from memory when it is dropped; prints nothing.
+#[derive(Default)]
+pub struct Secrets {
+    /// Headers of exactly this request.
+    pub headers: Vec<(String, Zeroizing<String>)>,
+    /// Variables of a child started for this call.
+    pub env: Vec<(String, Zeroizing<String>)>,
+    /// Variables of such a child that name files of its own, with what is in them.
+    pub files: Vec<(String, Zeroizing<String>)>,
+    /// Knows the credential again in what comes back.
+    pub scrubber: Option<Scrubber>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets")
+    }
+}
+
+/// A call that got no answer.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// Why.
+    pub error: InvokeError,
+    /// The permit, where the call certainly did not go out.
+    pub permit: Option<Permit>,
+}
+
+impl Unanswered {
+    /// It did not go out.
+    fn not_sent(permit: Permit, why: impl std::fmt::Display) -> Self {
+        Self { error: InvokeError::NotSent(why.to_string()), permit: Some(permit) }
+    }
+
+    /// As `error` says.
+    fn of(permit: Permit, error: InvokeError) -> Self {
+        match error {
+            InvokeError::NotSent(_) => Self { error, permit: Some(permit) },
+            InvokeError::Lost(_) => {
+                permit.use_up();
+                Self { error, permit: None }
+            }
+        }
+    }
 }
 
 /// What comes back for a call.

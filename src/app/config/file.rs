@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::issuers::CredentialKind;
 use super::secret::Secret;
 use crate::adapters::channel::CHANNELS;
-use crate::adapters::credential::{ISSUERS, SignedJwtSettings};
 use crate::domain::clock::Length;
 use crate::domain::policy::DefaultMode;
 use crate::domain::text::nearest;
@@ -117,6 +117,8 @@ pub enum Algorithm {
 pub struct StoreFile {
     /// The file; `countersign.db` by default.
     pub path: Option<PathBuf>,
+    /// What seals secrets in the journal of credentials; a file beside the store, made at first start, by default.
+    pub seal: Option<Secret>,
     /// `grouped` (default) or `always`.
     pub durability: Option<Durability>,
 }
@@ -251,7 +253,7 @@ impl<'de> Deserialize<'de> for ChannelKind {
 }
 
 /// A table's `kind`, one of `known`, and the rest of it.
-fn by_kind<E: serde::de::Error>(mut table: toml::Table, known: &[&'static str]) -> Result<(&'static str, toml::Table), E> {
+pub(super) fn by_kind<E: serde::de::Error>(mut table: toml::Table, known: &[&'static str]) -> Result<(&'static str, toml::Table), E> {
     let Some(toml::Value::String(kind)) = table.remove("kind") else {
         return Err(E::custom(format!("`kind` is missing; known kinds: {}", known.join(", "))));
     };
@@ -328,19 +330,5 @@ impl UpstreamFile {
     pub(super) fn based(mut self, base: &Path) -> Self {
         self.directory = self.directory.map(|d| base.join(d));
         self
-    }
-}
-
-/// `[credential.NAME]`: which fields there are depends on `kind`.
-#[derive(Clone, Debug)]
-pub enum CredentialKind {
-    /// The built-in issuer.
-    SignedJwt(SignedJwtSettings),
-}
-
-impl<'de> Deserialize<'de> for CredentialKind {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let (_signed_jwt, table) = by_kind(toml::Table::deserialize(from)?, ISSUERS)?;
-        table.try_into().map(Self::SignedJwt).map_err(serde::de::Error::custom)
     }
 }

@@ -4,6 +4,7 @@
 
 mod approvers;
 mod file;
+mod issuers;
 mod secret;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use file::{Algorithm, CallerFile, ChannelKind, ConfigFile, CredentialKind, EnvFile, JwksFile, SlackFile, TokenFile, UpstreamFile};
+pub use file::{Algorithm, CallerFile, ChannelKind, ConfigFile, EnvFile, JwksFile, SlackFile, TokenFile, UpstreamFile};
+pub use issuers::{
+    AwsStsFile, CredentialKind, ExchangeFile, ExecFile, GcpFile, GithubAppFile, KeyFile, KubernetesFile, OAuthFile, PartyFile, PostgresFile,
+    SignedJwtFile, StaticFile, VaultFile, VaultLoginFile,
+};
 pub use secret::{Secret, SecretError};
 
 use crate::adapters::channel::people::Approver;
@@ -37,6 +42,8 @@ pub struct Config {
     pub tokens: Vec<TokenFile>,
     /// The store's file.
     pub store: PathBuf,
+    /// What seals secrets in the journal of credentials.
+    pub seal: Option<Secret>,
     /// Whether records of allowed calls are synced before the call goes out.
     pub sync_always: bool,
     /// Where policies are; nothing for none.
@@ -167,6 +174,7 @@ impl Config {
             message_limit: file.listen.message_limit.unwrap_or(4 << 20),
             tokens: file.listen.token,
             store: base.join(file.store.path.unwrap_or_else(|| "countersign.db".into())),
+            seal: file.store.seal,
             sync_always: file.store.durability == Some(file::Durability::Always),
             policies: Some(base.join(file.policy.directory.unwrap_or_else(|| "tool-policies".into()))),
             defaults: Defaults {
@@ -214,6 +222,7 @@ impl Config {
             message_limit: 4 << 20,
             tokens: Vec::new(),
             store: state.join("countersign/countersign.db"),
+            seal: None,
             sync_always: false,
             policies: None,
             defaults: Defaults {
@@ -235,6 +244,11 @@ impl Config {
             callers: BTreeMap::from([("local".to_owned(), caller)]),
             credentials: BTreeMap::new(),
         }
+    }
+
+    /// The directory that paths in the file are relative to.
+    pub fn base(&self) -> &Path {
+        self.path.as_deref().and_then(Path::parent).unwrap_or(Path::new("."))
     }
 
     /// The variables of this process that a wrapped server gets where nothing else is configured: what it needs to be
@@ -281,7 +295,7 @@ mod tests {
             ("[approver.anna]\n[upstream.x]\nurl = \"http://x/\"\nenv = { A = \"b\" }\n", "`env`"),
             ("[approver.anna]\n[upstream.x]\nurl = \"http://x/\"\nbearer = \"literal\"\n", "never a literal"),
             ("[approver.anna]\n[hold]\nbudget = \"50\"\n", "not a length of time"),
-            ("[approver.anna]\n[credential.x]\nkind = \"vault\"\n", "signed-jwt"),
+            ("[approver.anna]\n[credential.x]\nkind = \"volt\"\n", "was `vault` meant?"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "`{part}` in:\n{error}");

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::super::{Code, Failure, print};
+use crate::adapters::credential::{Ending, Issuers, Order};
 use crate::domain::call::{Caller, Identity, ToolCall};
-use crate::domain::clock::spoken;
+use crate::domain::clock::{Timestamp, spoken};
 use crate::domain::decision::verdict;
 use crate::domain::json::{Limits, read};
-use crate::domain::policy::{Policy, PolicySet, Verdict};
+use crate::domain::policy::{CredentialTerms, Policy, PolicySet, Verdict};
 use crate::domain::risk::{Assessment, Finding, Group, History};
 use crate::domain::text::visible;
 use crate::domain::tool::Known;
 
-pub(super) fn run(set: &PolicySet, name: &str, arguments: &str) -> Result<(), Failure> {
+pub(super) fn run(set: &PolicySet, issuers: &Issuers, name: &str, arguments: &str) -> Result<(), Failure> {
     let (server, tool) = name.split_once('/').ok_or_else(|| Failure::said("name the tool as SERVER/TOOL"))?;
     if let Err(error) = read(arguments.as_bytes(), Limits::default()) {
         let shown = pointed(arguments, error.place.offset);
@@ -29,15 +30,47 @@ pub(super) fn run(set: &PolicySet, name: &str, arguments: &str) -> Result<(), Fa
     for (decision, because) in &judged.demands {
         print(&format!("  a rule demands {}: {because}", format!("{decision:?}").to_lowercase()));
     }
-    if let Some(credential) = &policy.credential {
-        print(&match credential.scope.scope(&call.arguments) {
-            Ok(scope) => format!("  credential: `{scope}` from {} for {}", credential.issuer, spoken(credential.ttl)),
-            Err(error) => format!("  credential: none can be minted, so it does not run: {error}"),
-        });
+    if let Some(terms) = &policy.credential {
+        print(&credential(terms, issuers, server, &call, caller));
     }
     let decision = verdict(&policy, &judged);
     print(&format!("\n{}", outcome(&policy, decision)));
     if decision == Verdict::Allow { Ok(()) } else { Err(Failure::said(format!("the decision is {decision:?}")).code(Code::Withheld)) }
+}
+
+/// The credential that the call would get, and what its issuer would be asked, which it is not.
+fn credential(terms: &CredentialTerms, issuers: &Issuers, server: &str, call: &ToolCall, caller: Caller) -> String {
+    let scope = match terms.scope(&call.arguments) {
+        Ok(scope) => scope,
+        Err(error) => return format!("  credential: none can be minted, so it does not run: {error}"),
+    };
+    let head = format!("  credential: `{}` from {} for {}", scope.shown(), terms.issuer, spoken(terms.ttl));
+    let Some(issuer) = issuers.get(&terms.issuer) else { return head };
+    let order = Order {
+        lease: "0".repeat(32),
+        audience: server.to_owned(),
+        caller,
+        scope,
+        ttl: terms.ttl,
+        subject: "0".repeat(32),
+        server: server.to_owned(),
+        tool: call.tool.clone(),
+        arguments: call.arguments_digest(),
+        approvers: vec![],
+        now: Timestamp(0),
+    };
+    let ending = match issuer.nature().ending {
+        Ending::Revoked => "revoked after the call".to_owned(),
+        Ending::ByTime => format!("cannot be revoked, dead after {}", spoken(issuer.longest(terms.ttl))),
+        Ending::Stays => "a stored secret, which stays valid".to_owned(),
+    };
+    match issuer.plan(&order) {
+        Ok(plan) => {
+            let request: String = plan.request.lines().map(|line| format!("\n    {line}")).collect();
+            format!("{head}, {ending}\n  asked of {} ({}), which is not asked now:{request}", terms.issuer, issuer.nature().kind)
+        }
+        Err(error) => format!("{head}: none can be minted, so it does not run: {error}"),
+    }
 }
 
 fn findings(assessment: &Assessment) {

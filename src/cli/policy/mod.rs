@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{Failure, print};
 use crate::adapters::store::{Change, Effect};
 use crate::app::config::Config;
+use crate::app::planners;
 use crate::app::policies::Source;
 use crate::app::{App, AppError};
 use crate::domain::audit::{Entry, EventKind};
@@ -97,7 +98,11 @@ pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Fail
         Verb::Matrix { format, place } => matrix::run(&load(&config, place, true)?, format),
         Verb::Replay(arguments) => replay::run(config, arguments).await,
         Verb::Test(place) => test(&load(&config, place, true)?),
-        Verb::Explain { tool, arguments, place } => explain::run(&load(&config, place, true)?, &tool, &arguments),
+        Verb::Explain { tool, arguments, place } => {
+            let set = load(&config, place, true)?;
+            let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+            explain::run(&set, &planners(&config, &address)?, &tool, &arguments)
+        }
         Verb::Pin { server } => pin(config, server).await,
     }
 }
@@ -105,7 +110,9 @@ pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Fail
 /// The policies of a directory. Where nobody is asked, the people and issuers that they name need not exist.
 fn load(config: &Config, place: Where, only_to_judge: bool) -> Result<PolicySet, Failure> {
     let defaults = if only_to_judge { config.defaults.clone().only_to_judge() } else { config.defaults.clone() };
-    let source = Source::new(place.policies.or(config.policies.clone()), defaults);
+    let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+    let issuers = std::sync::Arc::new(planners(config, &address)?);
+    let source = Source::new(place.policies.or(config.policies.clone()), defaults).with(issuers);
     Ok(source.load().map_err(AppError::from)?)
 }
 

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use allowance::Allowance;
 pub use posted::{Due, Posted};
-pub use request::{AgainTerms, CredentialShown, Escalation, Request, Terms};
+pub use request::{AgainTerms, CredentialEnding, CredentialShown, Escalation, Request, Terms};
 pub use review::{Again, Capacity, Review, ReviewError, ReviewVerdict};
 
 use super::call::CallDigest;

@@ -66,8 +66,46 @@ pub struct CredentialShown {
     pub issuer: String,
     /// The exact scope.
     pub scope: String,
-    /// The longest life, in seconds.
+    /// The longest that the call may use it, in seconds.
     pub ttl_seconds: u64,
+    /// How it ends; not known of questions that an older version asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<CredentialEnding>,
+    /// The longest that it can live at its issuer, whatever happens to the gateway, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_seconds: Option<u64>,
+}
+
+/// How a call's credential ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CredentialEnding {
+    /// It is revoked after the call.
+    Revoked,
+    /// Nobody can revoke it: it is dead by its time.
+    ByTime,
+    /// It is a stored secret, which stays as it is.
+    Stays,
+}
+
+impl CredentialShown {
+    /// How long it lives and how it ends, in a line for people.
+    pub fn life(&self) -> String {
+        let (call, longest) = (spoken_seconds(self.ttl_seconds), self.longest_seconds.unwrap_or(self.ttl_seconds));
+        match self.ending {
+            None => format!("for this call alone, {call} at most, then revoked"),
+            Some(CredentialEnding::Revoked) if longest > self.ttl_seconds => {
+                format!("for this call alone, {call} at most, then revoked; if that fails it lives {}", spoken_seconds(longest))
+            }
+            Some(CredentialEnding::Revoked) => format!("for this call alone, {call} at most, then revoked"),
+            Some(CredentialEnding::ByTime) => format!("for this call alone; it cannot be revoked, and is dead after {}", spoken_seconds(longest)),
+            Some(CredentialEnding::Stays) => "NOT minted for this call: a stored secret, which stays valid after it".into(),
+        }
+    }
+}
+
+fn spoken_seconds(seconds: u64) -> String {
+    crate::domain::clock::spoken(std::time::Duration::from_secs(seconds))
 }
 
 /// Who may decide, how many must, and until when.

@@ -31,9 +31,15 @@ pub enum EventKind {
     Cancelled,
     /// A call ran and answered.
     Completed,
-    /// A credential could not be revoked and is dead by its time.
+    /// A credential is dead by its time.
     CredentialExpired,
-    /// A credential was revoked.
+    /// A stored secret was handed to a call, and stays as it is.
+    CredentialKept,
+    /// A call is over, and its credential, which nobody can revoke, is dead at the time that this says.
+    CredentialLapses,
+    /// An issuer granted something else than was asked; the call does not run.
+    CredentialRefused,
+    /// A credential was revoked, and its issuer said so.
     CredentialRevoked,
     /// A call was refused by policy.
     Denied,
@@ -47,6 +53,8 @@ pub enum EventKind {
     Failed,
     /// A credential was minted.
     Minted,
+    /// No credential was minted, or nobody knows whether one was.
+    MintFailed,
     /// A credential is about to be minted.
     MintIntended,
     /// A call went upstream and no answer came back.
@@ -67,6 +75,8 @@ pub enum EventKind {
     Reviewed,
     /// A verdict did not count.
     ReviewRefused,
+    /// An issuer did not confirm that a credential is revoked; it is tried again.
+    RevokeFailed,
     /// An approver signed in to the inbox.
     SignedIn,
     /// A gateway started.
@@ -89,6 +99,9 @@ impl EventKind {
             Self::Cancelled => "cancelled",
             Self::Completed => "completed",
             Self::CredentialExpired => "credential-expired",
+            Self::CredentialKept => "credential-kept",
+            Self::CredentialLapses => "credential-lapses",
+            Self::CredentialRefused => "credential-refused",
             Self::CredentialRevoked => "credential-revoked",
             Self::Delivered => "delivered",
             Self::Denied => "denied",
@@ -96,6 +109,7 @@ impl EventKind {
             Self::Expired => "expired",
             Self::Failed => "failed",
             Self::Minted => "minted",
+            Self::MintFailed => "mint-failed",
             Self::MintIntended => "mint-intended",
             Self::OutcomeUnknown => "outcome-unknown",
             Self::Pinned => "pinned",
@@ -106,6 +120,7 @@ impl EventKind {
             Self::Redeemed => "redeemed",
             Self::Reviewed => "reviewed",
             Self::ReviewRefused => "review-refused",
+            Self::RevokeFailed => "revoke-failed",
             Self::SignedIn => "signed-in",
             Self::Started => "started",
             Self::Stopped => "stopped",

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use globset::Glob;
 
-use super::file::{AgainFile, ArgumentFile, CaseFile, CredentialFile, DefaultMode, KnownFile, Per, PolicyFile, TwoFrom};
+use super::file::{AgainFile, ArgumentFile, CaseFile, DefaultMode, KnownFile, Per, PolicyFile, TwoFrom};
 use super::rule::{Rule, RuleError};
-use super::{Again, Ask, Assurance, Case, CredentialTerms, Delivery, Mode, Policy, PolicySet, Show, TemplateError};
+use super::{Again, Ask, Assurance, Case, Mode, Policy, PolicySet, Show, TemplateError, credential};
 use crate::domain::digest::{Digest, Fields};
 use crate::domain::json::{Limits, Value, read};
 use crate::domain::risk::{AmountRole, Bands, CountRole, EnvironmentRole, FlagRole, PathRole, Profile, RecipientRole, Role, RoleKind, UrlRole};
@@ -236,7 +236,7 @@ fn compile(
         results: file.results.or(shared.and_then(|s| s.results)),
         rules,
         ask: ask(file, shared, &base.ask, defaults).map_err(fail)?,
-        credential: credential(file, shared, defaults).map_err(fail)?,
+        credential: credential::compile(file, shared, defaults).map_err(fail)?,
         show: show(file, shared).map_err(|e| fail(e.to_string()))?,
         cases: file.case.iter().enumerate().map(|(n, case)| self::case(n, case)).collect::<Result<_, _>>().map_err(fail)?,
     })
@@ -404,33 +404,6 @@ fn again(file: &AgainFile, two_from: u8) -> Result<Again, String> {
     Ok(Again { length, times, max_score: file.max_score, vary: file.vary.clone() })
 }
 
-fn credential(file: &PolicyFile, shared: Option<&PolicyFile>, defaults: &Defaults) -> Result<Option<CredentialTerms>, String> {
-    let (own, shared) = (file.credential.as_ref(), shared.and_then(|s| s.credential.as_ref()));
-    // `server.toml` may say which issuer and how long; only a tool's own file turns a credential on, by its scope.
-    let Some(scope) = own.and_then(|c| c.scope.as_ref()) else {
-        let needed = file.tool.is_some() && own.is_some();
-        return if needed { Err("`[credential]` needs a `scope`".into()) } else { Ok(None) };
-    };
-    let pick = |get: fn(&CredentialFile) -> Option<String>| own.and_then(get).or_else(|| shared.and_then(get));
-    let issuer = pick(|c| c.issuer.clone()).ok_or("`[credential]` needs an `issuer`, here or in `server.toml`")?;
-    if !defaults.known_issuers.contains(&issuer) && !defaults.judged_only {
-        let hint = nearest(&issuer, defaults.known_issuers.iter().map(String::as_str)).map(|m| format!("; was `{m}` meant?"));
-        return Err(format!("issuer `{issuer}` is not in `countersign.toml`: add `[credential.{issuer}]`{}", hint.unwrap_or_default()));
-    }
-    let ttl = own.and_then(|c| c.ttl).or(shared.and_then(|c| c.ttl)).map_or(Duration::from_secs(60), |l| l.0);
-    if ttl.is_zero() || ttl > Duration::from_secs(600) {
-        return Err("`ttl` must be longer than 0 s and at most 10 m".into());
-    }
-    let deliver = match (pick(|c| c.header.clone()), pick(|c| c.env.clone())) {
-        (Some(_), Some(_)) => return Err("`[credential]` has both `header` and `env`: keep one".into()),
-        (Some(name), None) => Delivery::Header(name.to_lowercase()),
-        (None, Some(name)) => Delivery::Env(name),
-        (None, None) => Delivery::Fitting,
-    };
-    let scope = scope.parse().map_err(|e: TemplateError| e.to_string())?;
-    Ok(Some(CredentialTerms { issuer, scope, ttl, deliver }))
-}
-
 fn show(file: &PolicyFile, shared: Option<&PolicyFile>) -> Result<Show, TemplateError> {
     let (own, shared) = (&file.show, shared.map(|s| &s.show));
     let title = own.title.as_ref().or(shared.and_then(|s| s.title.as_ref()));
@@ -453,7 +426,7 @@ fn case(number: usize, file: &CaseFile) -> Result<Case, String> {
 }
 
 /// A TOML value as JSON, through the strict reader, so that a case is judged as a call would be.
-fn json(value: &toml::Value) -> Result<Value, String> {
+pub(super) fn json(value: &toml::Value) -> Result<Value, String> {
     let text = serde_json::to_string(value).map_err(|e| e.to_string())?;
     read(text.as_bytes(), Limits::default()).map_err(|e| e.to_string())
 }

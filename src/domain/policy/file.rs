@@ -234,15 +234,51 @@ pub enum TwoFrom {
 pub struct CredentialFile {
     /// Its issuer's name in `countersign.toml`.
     pub issuer: Option<String>,
-    /// Its scope; `{/pointer}` is filled with that argument.
+    /// Its scope in a line; `{/pointer}` is filled with that argument.
     pub scope: Option<String>,
+    /// What the issuer is asked for; which keys there are depends on its kind. `{/pointer}` in any text is filled with that
+    /// argument, which `where` must name.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub parameters: Option<toml::Table>,
+    /// Which values an argument may have that becomes part of the scope or the parameters, by its pointer.
+    #[serde(rename = "where")]
+    pub permitted: Option<BTreeMap<String, WhereFile>>,
     /// Its longest life; 60 seconds by default, 10 minutes at most.
     #[schemars(with = "Option<String>")]
     pub ttl: Option<Length>,
-    /// `header` or `env`: where it goes; by the kind of upstream if neither is given.
-    pub header: Option<String>,
-    /// See `header`.
-    pub env: Option<String>,
+    /// The header of exactly this request that it goes into, or a table of headers and texts with `{field}`.
+    pub header: Option<PlacesFile>,
+    /// The variable of a child started for exactly this call, or a table of variables and texts with `{field}`.
+    pub env: Option<PlacesFile>,
+    /// Variables that name files of this call alone, with the texts that are in them.
+    pub file: Option<BTreeMap<String, String>>,
+    /// Last resort: the argument that it is put into, which the call must not have. Servers tend to log arguments.
+    pub argument: Option<String>,
+}
+
+/// Which values an argument may have: `{ pattern = "[a-z-]+" }`, `{ enum = ["a", "b"] }` or `{ from = 1, to = 100 }`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct WhereFile {
+    /// A plain word that this expression matches as a whole.
+    pub pattern: Option<String>,
+    /// Exactly one of these.
+    #[serde(rename = "enum")]
+    pub listed: Option<Vec<String>>,
+    /// A whole number of at least this.
+    pub from: Option<i64>,
+    /// A whole number of at most this.
+    pub to: Option<i64>,
+}
+
+/// Where a credential goes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum PlacesFile {
+    /// One header or variable, which gets the secret.
+    One(String),
+    /// Several, with the texts that they get.
+    Several(BTreeMap<String, String>),
 }
 
 /// What approvers are shown.

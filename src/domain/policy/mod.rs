@@ -5,6 +5,7 @@
 
 mod case;
 mod compile;
+pub mod credential;
 mod file;
 mod rule;
 mod show;
@@ -19,6 +20,7 @@ use globset::GlobMatcher;
 use serde::{Deserialize, Serialize};
 
 pub use case::{Case, CaseOutcome, Verdict};
+pub use credential::{CredentialTerms, Delivery, Places, Scope, Slot};
 pub use compile::{Defaults, PolicyError, PolicySource, by_server, explain_toml};
 pub use file::{ArgumentFile, DefaultMode, PolicyFile};
 pub use rule::{Rule, RuleDecision};
@@ -124,30 +126,6 @@ pub enum Assurance {
     Session,
     /// By a one-time code as well (RFC 6238).
     Totp,
-}
-
-/// The credential that a call gets once it may run.
-#[derive(Clone, Debug)]
-pub struct CredentialTerms {
-    /// The issuer's name in the configuration.
-    pub issuer: String,
-    /// The scope, with arguments to be filled in.
-    pub scope: Template,
-    /// The longest life.
-    pub ttl: Duration,
-    /// How it reaches the upstream.
-    pub deliver: Delivery,
-}
-
-/// How a credential reaches the upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// The header of that name on exactly that request; `authorization` gets `Bearer` before it.
-    Header(String),
-    /// The environment variable of that name of a child started for exactly that call.
-    Env(String),
-    /// A header where the upstream is HTTP, `COUNTERSIGN_CREDENTIAL` where it is a child process.
-    Fitting,
 }
 
 /// All policies in force.

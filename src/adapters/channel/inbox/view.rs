@@ -223,7 +223,7 @@ fn facts(request: &Request, approval: &Approval, now: Timestamp) -> Markup {
             @if let Some(environment) = &request.environment { dt { "Environment" } dd { (visible(environment)) } }
             dt { "Credential" } dd {
                 @match &request.credential {
-                    Some(c) => { code { (visible(&c.scope)) } br; small { "minted by " (c.issuer) " after approval, for this call only, for at most " (c.ttl_seconds) " s, then revoked" } }
+                    Some(c) => { code { (visible(&c.scope)) } br; small { "from " (c.issuer) ", " (c.life()) } }
                     None => { "none: the server uses its own" }
                 }
             }

@@ -181,7 +181,7 @@ impl Drawn<'_> {
             }
         }
         let credential = match &request.credential {
-            Some(c) => format!("{} for this call alone, {} s at most, from {}, then revoked", cut(&visible(&c.scope), 300), c.ttl_seconds, c.issuer),
+            Some(c) => format!("{} from {}, {}", cut(&visible(&c.scope), 300), c.issuer, c.life()),
             None => "none: the server uses its own".to_owned(),
         };
         line("Credential", vec![text(&credential)]);

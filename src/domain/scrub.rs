@@ -1,0 +1,203 @@
+//! Takes secrets out of what others say: as they are, and in the forms that programs write them in.
+//!
+//! Knows the text itself, base64 and base64url at any offset, hex, percent and JSON escapes, and those within each other
+//! one level deep. Searched without regard to case. What somebody encrypts or spells backwards it cannot know.
+
+use std::collections::BTreeSet;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+use super::digest::hex;
+use super::text::percent;
+
+/// What stands where a secret was.
+pub const MARK: &str = "[credential]";
+
+/// Shorter texts than this would be found everywhere.
+const SHORTEST: usize = 6;
+
+/// Knows the secrets of one call.
+#[derive(Clone)]
+pub struct Scrubber {
+    search: AhoCorasick,
+    longest: usize,
+}
+
+impl Scrubber {
+    /// One that takes these secrets out; `None` where none of them is long enough to be known again.
+    pub fn new<'s>(secrets: impl IntoIterator<Item = &'s str>) -> Option<Self> {
+        let mut forms = BTreeSet::new();
+        for secret in secrets {
+            // A text of several lines may come back line by line: a key, a file.
+            for part in std::iter::once(secret).chain(secret.lines()).filter(|part| part.trim().len() >= SHORTEST) {
+                forms.extend(forms_of(part.trim()));
+            }
+        }
+        let longest = forms.iter().map(String::len).max()?;
+        let search = AhoCorasick::builder().ascii_case_insensitive(true).match_kind(MatchKind::LeftmostLongest).build(forms).ok()?;
+        Some(Self { search, longest })
+    }
+
+    /// The bytes without them; nothing if they are not in there.
+    pub fn scrub(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.search.is_match(bytes).then(|| {
+            let mut out = Vec::with_capacity(bytes.len());
+            self.search.replace_all_with_bytes(bytes, &mut out, |_, _, out| {
+                out.extend_from_slice(MARK.as_bytes());
+                true
+            });
+            out
+        })
+    }
+
+    /// A text without them.
+    pub fn text(&self, text: &str) -> String {
+        self.scrub(text.as_bytes()).map_or_else(|| text.to_owned(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// One for bytes that come in pieces.
+    pub fn stream(&self) -> Stream {
+        Stream { scrubber: self.clone(), held: Vec::new() }
+    }
+}
+
+impl std::fmt::Debug for Scrubber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scrubber")
+    }
+}
+
+/// Takes secrets out of bytes that come in pieces: holds back what may be the beginning of one.
+#[derive(Debug)]
+pub struct Stream {
+    scrubber: Scrubber,
+    held: Vec<u8>,
+}
+
+impl Stream {
+    /// What may go out after this piece came.
+    pub fn push(&mut self, piece: &[u8]) -> Vec<u8> {
+        self.held.extend_from_slice(piece);
+        if let Some(clean) = self.scrubber.scrub(&self.held) {
+            self.held = clean;
+        }
+        // Whatever may still become a secret is shorter than the longest form of one.
+        let out = self.held.len().saturating_sub(self.scrubber.longest);
+        self.held.drain(..out).collect()
+    }
+
+    /// What is left when nothing more comes.
+    pub fn finish(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held)
+    }
+}
+
+/// The forms of a secret, and those of its forms.
+fn forms_of(secret: &str) -> BTreeSet<String> {
+    let mut first = encoded(secret);
+    first.insert(secret.to_owned());
+    let mut all = first.clone();
+    for form in &first {
+        all.extend(escaped(form));
+    }
+    // The start of what is encoded twice is enough; short ones would be found everywhere.
+    all.extend(encoded(&STANDARD_NO_PAD.encode(secret)));
+    all.retain(|form| form.len() >= SHORTEST);
+    all
+}
+
+fn encoded(text: &str) -> BTreeSet<String> {
+    let bytes = text.as_bytes();
+    let mut forms = BTreeSet::new();
+    for offset in 0..3 {
+        let mut padded = vec![0; offset];
+        padded.extend_from_slice(bytes);
+        for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+            let whole = engine.encode(&padded);
+            // Characters at the ends depend on what stands beside it.
+            let from = [0, 2, 3][offset];
+            let to = whole.len() - usize::from(!padded.len().is_multiple_of(3));
+            forms.extend(whole.get(from..to).map(str::to_owned));
+        }
+    }
+    forms.insert(hex(bytes));
+    forms.insert(bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":"));
+    forms.insert(bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "));
+    forms.insert(bytes.iter().map(|b| format!("\\x{b:02x}")).collect());
+    forms
+}
+
+fn escaped(text: &str) -> BTreeSet<String> {
+    let json = serde_json::Value::from(text).to_string();
+    let json = json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_owned();
+    // JSON in a string of JSON, as tools like to answer.
+    let twice = serde_json::Value::from(json.as_str()).to_string();
+    let twice = twice.get(1..twice.len().saturating_sub(1)).unwrap_or_default().to_owned();
+    let units = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+    let ascii: String = text.chars().map(|c| if c.is_ascii() { c.to_string() } else { utf16(c) }).collect();
+    let form = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+    let spelled = text.bytes().map(|b| format!("%{b:02x}")).collect();
+    BTreeSet::from([json.replace('/', "\\/"), json, twice, units, ascii, form, percent(text), spelled])
+}
+
+fn utf16(c: char) -> String {
+    c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECRET: &str = "ghs_12345.eyJhbGciOi/J+.\"q";
+
+    fn clean(text: &str) -> bool {
+        let scrubber = Scrubber::new([SECRET]).unwrap();
+        let out = scrubber.text(text);
+        out.contains(MARK)
+    }
+
+    #[test]
+    fn a_secret_is_found_in_every_form_that_programs_write() {
+        let hexed = hex(SECRET.as_bytes());
+        for form in [
+            SECRET.to_owned(),
+            serde_json::Value::from(SECRET).to_string(),
+            serde_json::Value::from(serde_json::Value::from(SECRET).to_string()).to_string(),
+            STANDARD_NO_PAD.encode(SECRET),
+            URL_SAFE_NO_PAD.encode(SECRET),
+            base64::engine::general_purpose::STANDARD.encode(format!("user:{SECRET}")),
+            base64::engine::general_purpose::STANDARD.encode(format!("x:{SECRET}:y")),
+            serde_json::Value::from(STANDARD_NO_PAD.encode(SECRET)).to_string().replace('/', "\\/"),
+            hexed.to_uppercase(),
+            hexed,
+            percent(SECRET),
+            SECRET.bytes().map(|b| format!("%{b:02X}")).collect(),
+            SECRET.encode_utf16().map(|u| format!("\\u{u:04X}")).collect(),
+            STANDARD_NO_PAD.encode(STANDARD_NO_PAD.encode(SECRET)),
+        ] {
+            assert!(clean(&form), "{form}");
+            assert!(clean(&format!("before {form} after")), "{form}");
+        }
+        assert!(!clean("nothing of it here"));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_hide_nothing(cuts in proptest::collection::vec(1usize..9, 1..60), before in "[a-z ]{0,40}", after in "[a-z ]{0,40}") {
+            let whole = format!("{before}{SECRET}{after}{}", STANDARD_NO_PAD.encode(format!("{before}{SECRET}")));
+            let mut stream = Scrubber::new([SECRET]).unwrap().stream();
+            let (mut out, mut rest, mut cuts) = (Vec::new(), whole.as_bytes(), cuts.into_iter().cycle());
+            while !rest.is_empty() {
+                let (piece, next) = rest.split_at(cuts.next().unwrap().min(rest.len()));
+                out.extend(stream.push(piece));
+                rest = next;
+            }
+            out.extend(stream.finish());
+            let out = String::from_utf8(out).unwrap();
+            prop_assert!(!out.contains(SECRET) && out.matches(MARK).count() == 2, "{out}");
+        }
+    }
+}
