@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
@@ -18,10 +18,15 @@ pub const MARK: &str = "[credential]";
 /// Shorter texts than this would be found everywhere.
 const SHORTEST: usize = 6;
 
+/// So much of the end of a form is searched for: beginnings are often alike, as those of all tokens of one kind are. What
+/// stands before it is compared from there. A search for whole forms would take longer to make than most calls run.
+const ANCHOR: usize = 48;
+
 /// Knows the secrets of one call.
 #[derive(Clone)]
 pub struct Scrubber {
     search: AhoCorasick,
+    forms: std::sync::Arc<[String]>,
     longest: usize,
 }
 
@@ -36,18 +41,29 @@ impl Scrubber {
             }
         }
         let longest = forms.iter().map(String::len).max()?;
-        let search = AhoCorasick::builder().ascii_case_insensitive(true).match_kind(MatchKind::LeftmostLongest).build(forms).ok()?;
-        Some(Self { search, longest })
+        let forms: std::sync::Arc<[String]> = forms.into_iter().collect();
+        let ends = forms.iter().map(|form| form.as_bytes().get(form.len().saturating_sub(ANCHOR)..).unwrap_or_default());
+        // It is made for one call and searches little: what is soonest made is best.
+        let kind = Some(AhoCorasickKind::NoncontiguousNFA);
+        let search = AhoCorasick::builder().ascii_case_insensitive(true).match_kind(MatchKind::LeftmostLongest).kind(kind).build(ends).ok()?;
+        Some(Self { search, forms, longest })
     }
 
     /// The bytes without them; nothing if they are not in there.
     pub fn scrub(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        self.search.is_match(bytes).then(|| {
-            let mut out = Vec::with_capacity(bytes.len());
-            self.search.replace_all_with_bytes(bytes, &mut out, |_, _, out| {
-                out.extend_from_slice(MARK.as_bytes());
-                true
-            });
+        let mut out = Vec::new();
+        let mut done = 0;
+        for found in self.search.find_iter(bytes) {
+            let form = self.forms.get(found.pattern().as_usize()).map(String::as_bytes).unwrap_or_default();
+            let before = bytes.get(done..found.start()).unwrap_or_default();
+            let ahead = form.get(..form.len().saturating_sub(ANCHOR)).unwrap_or_default();
+            let same = before.iter().rev().zip(ahead.iter().rev()).take_while(|(a, b)| a.eq_ignore_ascii_case(b)).count();
+            out.extend_from_slice(before.get(..before.len() - same).unwrap_or_default());
+            out.extend_from_slice(MARK.as_bytes());
+            done = found.end();
+        }
+        (done > 0).then(|| {
+            out.extend_from_slice(bytes.get(done..).unwrap_or_default());
             out
         })
     }

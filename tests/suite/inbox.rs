@@ -108,7 +108,7 @@ async fn the_page_shows_all_of_what_will_run_and_nothing_can_hide_in_it() {
         waiting["digest"].as_str().unwrap(),
         "data-left",
         "Before this",
-        "minted by built-in after approval",
+        "from built-in, for this call alone, 60 s at most, then revoked",
     ] {
         assert!(page.contains(part), "`{part}` is not on the page:\n{page}");
     }

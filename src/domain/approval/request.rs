@@ -105,7 +105,7 @@ impl CredentialShown {
 }
 
 fn spoken_seconds(seconds: u64) -> String {
-    crate::domain::clock::spoken(std::time::Duration::from_secs(seconds))
+    if seconds <= 120 { format!("{seconds} s") } else { crate::domain::clock::spoken(std::time::Duration::from_secs(seconds)) }
 }
 
 /// Who may decide, how many must, and until when.

@@ -181,7 +181,7 @@ impl Drawn<'_> {
             }
         }
         let credential = match &request.credential {
-            Some(c) => format!("{} from {}, {}", cut(&visible(&c.scope), 300), c.issuer, c.life()),
+            Some(c) => format!("{} {}. From {}", cut(&visible(&c.scope), 300), c.life(), c.issuer),
             None => "none: the server uses its own".to_owned(),
         };
         line("Credential", vec![text(&credential)]);
