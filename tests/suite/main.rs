@@ -16,6 +16,7 @@ mod clients;
 mod command_line;
 mod concurrency;
 mod crash;
+mod credentials;
 mod fail_closed;
 mod gate;
 mod holding;

@@ -103,7 +103,7 @@ impl GithubApp {
 
     fn compare(&self, asked: &Parameters, granted: &Granted, now: Timestamp) -> Result<(), String> {
         let token = &granted.token;
-        let known = token.strip_prefix("ghs_").is_some_and(|rest| rest.len() >= 30 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)));
+        let known = token.strip_prefix("ghs_").is_some_and(|rest| rest.len() >= 16 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)));
         if !known {
             return Err("its token does not look like one of an installation".into());
         }

@@ -267,7 +267,7 @@ pub enum IssueError {
     #[error("the issuer cannot sign: {0}")]
     Signing(String),
     /// The answer was lost, or makes no sense: something may exist at the issuer.
-    #[error("it is not known whether the issuer minted: {0}")]
+    #[error("the issuer did not say clearly what it did: {0}")]
     Unclear(String),
     /// It granted something else than was asked: more, for longer, or to others.
     #[error("the issuer granted something else than was asked: {why}")]

@@ -22,12 +22,27 @@ pub async fn check(store: &Path, ledger: &Path) {
     ends(&rows);
     let leases: Vec<(String, String)> = query_file(store, "SELECT id, state FROM leases").await;
     for (id, state) in &leases {
-        assert!(state == "revoked" || state == "expired", "credential {id} outlives its call: {state}");
+        credential(&rows, id, state);
     }
     let bodies: Vec<(String,)> = query_file(store, "SELECT body FROM approvals").await;
     let approvals: Vec<Approval> = bodies.iter().map(|(body,)| serde_json::from_str(body).unwrap()).collect();
     approvals.iter().for_each(rules);
     executed(&rows, &approvals, ledger).await;
+}
+
+/// No credential outlives its call but one that its issuer cannot or did not revoke; and the record says which.
+fn credential(rows: &[Row], id: &str, state: &str) {
+    let kinds = [
+        ("revoked", "credential-revoked"),
+        ("expired", "credential-expired"),
+        ("void", "mint-failed"),
+        ("kept", "credential-kept"),
+        ("lapsing", "credential-lapses"),
+        ("revoking", "revoke-failed"),
+    ];
+    let last = rows.iter().rfind(|row| serde_json::from_str::<Value>(&row.6).is_ok_and(|data| data["lease"] == id));
+    let last = last.map(|row| row.2.as_str());
+    assert!(kinds.contains(&(state, last.unwrap_or_default())), "credential {id} is {state}, and the record ends with {last:?}");
 }
 
 fn unbroken(rows: &[Row]) {

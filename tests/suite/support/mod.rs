@@ -4,6 +4,7 @@
 pub mod fake_slack;
 pub mod invariant;
 pub mod mcp;
+pub mod postgres;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -101,6 +102,8 @@ pub struct World {
     pub leak: Arc<Mutex<Option<String>>>,
     pub stderr: PathBuf,
     pub env: Vec<(&'static str, String)>,
+    /// Whether the gateway says all that it can.
+    pub verbose: bool,
     stop: CancellationToken,
 }
 
@@ -155,7 +158,7 @@ impl World {
         );
         let config = scratch.write("countersign.toml", &text);
         let stderr = scratch.0.join("stderr");
-        let mut world = Self { scratch, address, ledger_url, config, gateway: None, leak, stderr, env: settings.env, stop };
+        let mut world = Self { scratch, address, ledger_url, config, gateway: None, leak, stderr, env: settings.env, verbose: false, stop };
         world.start();
         world
     }
@@ -164,7 +167,7 @@ impl World {
     pub fn start(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.stderr).unwrap();
         let mut child = Command::new(countersign())
-            .args(["serve", "--config"])
+            .args(if self.verbose { &["--verbose", "serve", "--config"][..] } else { &["serve", "--config"] })
             .arg(&self.config)
             .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
