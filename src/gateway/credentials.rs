@@ -393,6 +393,8 @@ fn hand(credential: &Credential, deliver: &Delivery, kind: &str, attempt: &Attem
                     ("AWS_SECRET_ACCESS_KEY", "secret_access_key"),
                     ("AWS_SESSION_TOKEN", "session_token"),
                     ("AWS_REGION", "region"),
+                    // What older programs of AWS look for.
+                    ("AWS_DEFAULT_REGION", "region"),
                 ],
                 (true, "github-app") => &[("GITHUB_PERSONAL_ACCESS_TOKEN", "secret")],
                 (true, _) => &[("COUNTERSIGN_CREDENTIAL", "secret")],

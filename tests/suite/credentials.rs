@@ -494,3 +494,94 @@ async fn a_stored_secret_is_called_one() {
     let (_, story) = world.run(&["audit", "show", waiting["id"].as_str().unwrap()]);
     assert!(story.contains("the stored secret of slack stays valid") && !story.contains("was revoked"), "{story}");
 }
+
+/// AWS STS against `fakecloud`, which checks signatures and enforces session policies and `DateLessThan`. Its program is
+/// named by `COUNTERSIGN_TEST_FAKECLOUD`, and needs the AWS command line.
+#[tokio::test]
+async fn a_session_for_one_object_that_is_dead_by_its_time() {
+    let Some(program) = std::env::var_os("COUNTERSIGN_TEST_FAKECLOUD") else {
+        eprintln!("skipped: COUNTERSIGN_TEST_FAKECLOUD does not name the program");
+        return;
+    };
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let cloud = Command::new(program)
+        .args(["--addr", &format!("127.0.0.1:{port}"), "--verify-sigv4", "--iam", "strict"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _cloud = Running(cloud);
+    let until = Instant::now() + Duration::from_secs(20);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < until, "fakecloud did not start");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let aws = |arguments: &[&str]| {
+        let output = Command::new("aws")
+            .args(["--endpoint-url", &endpoint, "--output", "json"])
+            .args(arguments)
+            .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "eu-central-1")])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default()
+    };
+    let trust = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}).to_string();
+    let all = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}).to_string();
+    let assume = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:*", "Resource": "*"}]}).to_string();
+    aws(&["s3api", "create-bucket", "--bucket", "reports", "--create-bucket-configuration", "LocationConstraint=eu-central-1"]);
+    let body = std::env::temp_dir().join(format!("countersign-object-{port}"));
+    std::fs::write(&body, "x").unwrap();
+    for key in ["ada.txt", "bob.txt"] {
+        aws(&["s3api", "put-object", "--bucket", "reports", "--key", key, "--body", body.to_str().unwrap()]);
+    }
+    let role = aws(&["iam", "create-role", "--role-name", "reader", "--assume-role-policy-document", &trust])["Role"]["Arn"].as_str().unwrap().to_owned();
+    aws(&["iam", "put-role-policy", "--role-name", "reader", "--policy-name", "all", "--policy-document", &all]);
+    aws(&["iam", "create-user", "--user-name", "gateway"]);
+    aws(&["iam", "put-user-policy", "--user-name", "gateway", "--policy-name", "assume", "--policy-document", &assume]);
+    let key = aws(&["iam", "create-access-key", "--user-name", "gateway"])["AccessKey"].clone();
+    let issuer = format!(
+        "[credential.aws]\nkind = \"aws-sts\"\nrole = \"{role}\"\nregion = \"eu-central-1\"\nendpoint = \"{endpoint}\"\n\
+         access-key-id = {{ env = \"KEY_ID\" }}\nsecret-access-key = {{ env = \"KEY\" }}\n"
+    );
+    let Some(more) = prober(&format!("pass-env = [\"PATH\", \"HOME\"]\n{issuer}")) else { return };
+    let terms = "[credential]\nissuer = \"aws\"\nttl = \"12s\"\n[[credential.parameters.statements]]\nactions = [\"s3:GetObject\"]\n\
+         resources = [\"arn:aws:s3:::reports/{/key}\"]\n[credential.where]\n\"/key\" = { pattern = \"[a-z]+[.]txt\" }\n";
+    let policies = vec![("prober.toml", asks("prober", "probe", terms))];
+    let text = |name: &str| key[name].as_str().unwrap().to_owned();
+    let env = vec![("KEY_ID", text("AccessKeyId")), ("KEY", text("SecretAccessKey"))];
+    let world = World::with(Settings { more, policies, env, ..Settings::default() }).await;
+    let get = |key: &str| json!(["aws", "--endpoint-url", endpoint, "s3api", "get-object", "--bucket", "reports", "--key", key, "/dev/null"]);
+    let keep = world.scratch.0.join("keys");
+    let arguments = json!({"key": "ada.txt", "run": [get("ada.txt"), get("bob.txt")], "keep": keep});
+    let reply = approved(&world, "prober", "probe", arguments).await;
+    let seen = said(&reply);
+    assert_eq!(seen[0]["code"], 0, "{seen}\n{}", world.log());
+    assert!(seen[1]["code"] != 0 && seen[1]["said"].as_str().unwrap().contains("AccessDenied"), "{seen}");
+    let lease = lease_is(&world, "lapsing").await;
+    assert!(!world.kinds().await.iter().any(|kind| kind == "credential-revoked"), "nobody can revoke it, and nobody says so");
+    // The thief has the keys until the second that the record says.
+    let kept: Value = serde_json::from_slice(&std::fs::read(&keep).unwrap()).unwrap();
+    let steal = || {
+        let mut command = Command::new("aws");
+        command.args(["--endpoint-url", &endpoint, "s3api", "get-object", "--bucket", "reports", "--key", "ada.txt", "/dev/null"]);
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"] {
+            command.env(name, kept[name].as_str().unwrap());
+        }
+        command.output().unwrap()
+    };
+    assert!(steal().status.success());
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    let late = steal();
+    assert!(!late.status.success() && String::from_utf8_lossy(&late.stderr).contains("AccessDenied"), "{late:?} after {lease}");
+    lease_is(&world, "expired").await;
+    let client = Client::new(&format!("{}/mcp/prober", world.address));
+    for key in ["*", "a*.txt", "${aws:username}.txt", "a.txt/../b.txt", "?.txt", "ada.txt\"],\"Resource\":[\"*"] {
+        let reply = client.request(json!(1), "tools/call", json!({"name": "probe", "arguments": {"key": key}})).await.unwrap();
+        assert!(reply.is_error() && reply.text.contains("NOT executed"), "{key}: {}", reply.text);
+    }
+    drop(std::fs::remove_file(body));
+    world.check().await;
+}
