@@ -211,5 +211,11 @@ fn vault(config: &Config, file: &VaultFile, address: &str, keys: &KeyRing) -> Re
         return Err("`paths` is empty: name the paths that policies may ask for".into());
     }
     let wrap_seconds = file.wrap.map(|length| length.0.as_secs().max(1));
-    Ok(Vault { web: web(config, &file.address, file.ca.as_ref())?, namespace: file.namespace.clone(), login, paths: file.paths.clone(), wrap_seconds })
+    Ok(Vault {
+        web: web(config, &file.address, file.ca.as_ref())?,
+        namespace: file.namespace.clone(),
+        login,
+        paths: file.paths.clone(),
+        wrap_seconds,
+    })
 }

@@ -172,7 +172,12 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::starting_at(store.last_time().await?));
         let store: Arc<dyn Store> = Arc::new(store);
         let keys = KeyRing::default();
-        let issuers = Arc::new(issuers::build(&config, &address, &keys)?);
+        let mut incomplete = None;
+        let issuers = issuers::build(&config, &address, &keys).unwrap_or_else(|error| {
+            incomplete = Some(error);
+            Issuers::none()
+        });
+        let issuers = Arc::new(issuers);
         let source = Source::new(config.policies.clone(), config.defaults.clone()).with(issuers.clone());
         // Before they are read: what changes from here on is a change.
         let fingerprint = source.fingerprint();
@@ -180,9 +185,8 @@ impl App {
         keys::rotate_where_needed(store.as_ref(), clock.as_ref(), &keys, &config.credentials).await?;
         let tasks = TaskTracker::new();
         let metrics = Metrics::default();
-        let mut incomplete = None;
         let codes = channels::codes(&config).unwrap_or_else(|error| {
-            incomplete = Some(error);
+            incomplete.get_or_insert(error);
             Default::default()
         });
         let people = Arc::new(People::new(config.people.clone(), codes));
@@ -428,7 +432,8 @@ impl App {
                 }
                 env.extend(file.pass_env.iter().filter_map(|key| Some((key.clone(), Config::variable(key)?))));
                 let identity = command.join(" ");
-                let settings = ChildSettings { command, env, directory: file.directory.clone(), launch: self.launch.clone(), private: self.private_files() };
+                let settings =
+                    ChildSettings { command, env, directory: file.directory.clone(), launch: self.launch.clone(), private: self.private_files() };
                 (Reach::Child(Arc::new(settings)), identity, name.to_owned(), true)
             }
         };

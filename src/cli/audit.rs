@@ -153,7 +153,9 @@ pub(super) fn told(record: &Record) -> String {
         "review-refused" => format!("{} said {}, which did not count: {}", text("/review/approver"), text("/review/verdict"), text("/refused")),
         "redeemed" => format!("the approval was used up by {}", text("/by")),
         "mint-intended" if data.get("scope").is_none() => format!("at {} it is named {}", text("/issuer"), text("/handle")),
-        "mint-failed" if text("/may_exist") == "true" => format!("credential {}: {} did not say whether it minted: {}", text("/lease"), text("/issuer"), text("/why")),
+        "mint-failed" if text("/may_exist") == "true" => {
+            format!("credential {}: {} did not say whether it minted: {}", text("/lease"), text("/issuer"), text("/why"))
+        }
         "mint-failed" => format!("no credential was minted by {}: {}", text("/issuer"), text("/why")),
         "mint-intended" => format!("a credential for `{}` is asked of {} for at most {} s", text("/scope"), text("/issuer"), text("/ttl_seconds")),
         "minted" => {

@@ -42,10 +42,13 @@ enum Verb {
 
 pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Failure> {
     let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
-    let app = App::build(config, address).await?;
+    let mut app = App::build(config, address).await?;
     let done = match arguments.verb {
         Verb::List { all, json } => list(&app, all, json).await,
-        Verb::Revoke { id, .. } => revoke(&app, id).await,
+        Verb::Revoke { id, .. } => match app.complete() {
+            Ok(()) => revoke(&app, id).await,
+            Err(error) => Err(error.into()),
+        },
     };
     app.end().await;
     done

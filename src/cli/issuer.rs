@@ -53,7 +53,8 @@ pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Fail
     }
     let invalid = |what: &str, why: &dyn std::fmt::Display| Failure::said(format!("{what}: {why}")).code(Code::Invalid);
     let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
-    let app = App::build(config, address).await?;
+    let mut app = App::build(config, address).await?;
+    app.complete()?;
     let (scope, ttl) = match tool {
         Some(tool) => {
             let (server, tool) = tool.split_once('/').ok_or_else(|| Failure::said("name the tool as SERVER/TOOL"))?;

@@ -147,7 +147,16 @@ pub fn run() -> ExitCode {
     }
     let quiet = matches!(
         arguments.verb,
-        Verb::Demo(_) | Verb::Approvals(_) | Verb::Audit(_) | Verb::Policy(_) | Verb::Schema(_) | Verb::Score(_) | Verb::Channel(_) | Verb::Credentials(_) | Verb::Doctor(_) | Verb::Issuer(_)
+        Verb::Demo(_)
+            | Verb::Approvals(_)
+            | Verb::Audit(_)
+            | Verb::Policy(_)
+            | Verb::Schema(_)
+            | Verb::Score(_)
+            | Verb::Channel(_)
+            | Verb::Credentials(_)
+            | Verb::Doctor(_)
+            | Verb::Issuer(_)
     );
     let level = match (arguments.verbose, quiet) {
         (true, _) => LevelFilter::DEBUG,

@@ -127,13 +127,13 @@ fn forms_of(secret: &str) -> BTreeSet<String> {
 fn encoded(text: &str) -> BTreeSet<String> {
     let bytes = text.as_bytes();
     let mut forms = BTreeSet::new();
-    for offset in 0..3 {
+    // How far the first characters depend on what stands before.
+    for (offset, from) in [(0, 0), (1, 2), (2, 3)] {
         let mut padded = vec![0; offset];
         padded.extend_from_slice(bytes);
         for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
             let whole = engine.encode(&padded);
             // Characters at the ends depend on what stands beside it.
-            let from = [0, 2, 3][offset];
             let to = whole.len() - usize::from(!padded.len().is_multiple_of(3));
             forms.extend(whole.get(from..to).map(str::to_owned));
         }

@@ -210,7 +210,9 @@ impl Gateway {
             "lease": lease.id, "issuer": lease.issuer, "kind": nature.kind, "scope": order.scope.shown(), "ttl_seconds": order.ttl.as_secs(),
             "handle": plan.handle,
         });
-        self.journal(EventKind::MintIntended, lease, data, Effect::Intend(journal)).await.map_err(|_| IssueError::Refused("the journal could not be written".into()))?;
+        self.journal(EventKind::MintIntended, lease, data, Effect::Intend(journal))
+            .await
+            .map_err(|_| IssueError::Refused("the journal could not be written".into()))?;
         let asked = tokio::time::timeout(PATIENCE, issuer.issue(permit, order, &LeaseJournal { gateway: self, lease })).await;
         let (credential, wrong) = match asked.unwrap_or_else(|_| Err(IssueError::Unclear("it took too long".into()))) {
             Ok(credential) => (credential, None),
@@ -236,7 +238,12 @@ impl Gateway {
         self.end(lease, known).await;
         Err(match wrong {
             Some(why) => {
-                tracing::error!(issuer = lease.issuer, lease = lease.id, why, "ALARM: an issuer granted something else than was asked; it is revoked and the call does not run");
+                tracing::error!(
+                    issuer = lease.issuer,
+                    lease = lease.id,
+                    why,
+                    "ALARM: an issuer granted something else than was asked; it is revoked and the call does not run"
+                );
                 IssueError::Wider { why, made: Box::new(credential) }
             }
             None => IssueError::Refused("the journal could not be written".into()),
@@ -409,11 +416,8 @@ fn hand(credential: &Credential, deliver: &Delivery, kind: &str, attempt: &Attem
             }
         }
         Delivery::Places(places) => {
-            let all = [
-                (&places.headers, &mut minted.secrets.headers),
-                (&places.env, &mut minted.secrets.env),
-                (&places.files, &mut minted.secrets.files),
-            ];
+            let all =
+                [(&places.headers, &mut minted.secrets.headers), (&places.env, &mut minted.secrets.env), (&places.files, &mut minted.secrets.files)];
             for (slots, into) in all {
                 for (place, slot) in slots {
                     let text = Zeroizing::new(slot.fill(field).map_err(lacks)?);

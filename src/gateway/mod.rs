@@ -311,7 +311,9 @@ impl Gateway {
                 tracing::error!(%error, server = %attempt.server.name, tool, "a call was refused because it could not be judged or recorded");
                 match error {
                     RouteError::Header(name) => Refusal::Header { name },
-                    error @ (RouteError::Scope(_) | RouteError::Credential(_) | RouteError::SecretScope) => Refusal::Failed { why: error.to_string(), approval: None },
+                    error @ (RouteError::Scope(_) | RouteError::Credential(_) | RouteError::SecretScope) => {
+                        Refusal::Failed { why: error.to_string(), approval: None }
+                    }
                     _ => Refusal::Failed { why: "the gateway could not record the call".to_owned(), approval: None },
                 }
             }

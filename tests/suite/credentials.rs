@@ -121,7 +121,7 @@ async fn what_an_issuer_cannot_be_asked_for_asks_nobody() {
 #[tokio::test]
 async fn an_issuer_that_is_down_runs_nothing() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let more = format!("[credential.pg]\nkind = \"postgres\"\naddress = {{ env = \"PG\" }}\ntables = [\"public.customers\"]\nprivileges = [\"select\", \"delete\"]\n");
+    let more = "[credential.pg]\nkind = \"postgres\"\naddress = { env = \"PG\" }\ntables = [\"public.customers\"]\nprivileges = [\"select\", \"delete\"]\n".to_owned();
     let terms = TABLES.replace("env = { DSN = \"{url}?sslmode=disable\" }\n", "");
     let policies = vec![("refund_payment.toml", asks("ledger", "refund_payment", &terms))];
     let env = vec![("PG", format!("postgres://minter:secret-of-the-minter@127.0.0.1:{port}/app"))];
@@ -173,10 +173,17 @@ impl Drop for Running {
 fn start(script_name: &str, environment: &[(&str, &str)]) -> Option<(Running, Value)> {
     use std::io::BufRead;
     let (node, copy) = modern_node(script_name)?;
-    let mut process =
-        Command::new(node).arg(copy).envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut process = Command::new(node)
+        .arg(copy)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut lines = std::io::BufReader::new(process.stdout.take().unwrap()).lines();
-    let ready = lines.find_map(|line| serde_json::from_str::<Value>(&line.ok()?).ok()).expect("it did not start");
+    let ready = lines.find_map(|line| serde_json::from_str::<Value>(&line.ok()?).ok());
+    let Some(ready) = ready else { panic!("{script_name} did not start") };
     Some((Running(process), ready))
 }
 
@@ -205,16 +212,20 @@ fn rsa_key(scratch: &crate::support::Scratch) -> String {
 async fn an_installation_token_for_one_repository() {
     let scratch = crate::support::Scratch::new();
     let key = rsa_key(&scratch);
-    let seed = scratch.write("seed.json", &json!({
-        "github": {
-            "users": [{"login": "octo"}], "orgs": [{"login": "acme"}],
-            "repos": [{"owner": "acme", "name": "api"}, {"owner": "acme", "name": "web"}],
-            "apps": [{"app_id": 12345, "slug": "gate", "name": "Gate", "private_key": std::fs::read_to_string(&key).unwrap(),
-                "permissions": {"issues": "write", "contents": "write", "metadata": "read"}, "events": [],
-                "installations": [{"installation_id": 100, "account": "acme", "repository_selection": "all",
-                    "permissions": {"issues": "write", "contents": "write", "metadata": "read"}}]}],
-        }
-    }).to_string());
+    let seed = scratch.write(
+        "seed.json",
+        &json!({
+            "github": {
+                "users": [{"login": "octo"}], "orgs": [{"login": "acme"}],
+                "repos": [{"owner": "acme", "name": "api"}, {"owner": "acme", "name": "web"}],
+                "apps": [{"app_id": 12345, "slug": "gate", "name": "Gate", "private_key": std::fs::read_to_string(&key).unwrap(),
+                    "permissions": {"issues": "write", "contents": "write", "metadata": "read"}, "events": [],
+                    "installations": [{"installation_id": 100, "account": "acme", "repository_selection": "all",
+                        "permissions": {"issues": "write", "contents": "write", "metadata": "read"}}]}],
+            }
+        })
+        .to_string(),
+    );
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let Some((node, emulate)) = modern_node("node_modules/emulate/dist/index.js") else { return };
     let github = Command::new(node)
@@ -282,11 +293,11 @@ async fn a_token_for_one_resource_that_the_server_introspects() {
         text("issuer"),
         text("mcp")
     );
-    let terms = format!(
-        "[credential]\nissuer = \"as\"\nscope = \"notes:delete\"\n[credential.parameters]\nresource = \"{}\"\n",
-        text("mcp")
-    );
-    let policies = vec![("notes.toml", asks("notes", "delete_note", &terms)), ("wide.toml", asks("notes", "wide", &terms.replace("notes:delete", "notes:everything")))];
+    let terms = format!("[credential]\nissuer = \"as\"\nscope = \"notes:delete\"\n[credential.parameters]\nresource = \"{}\"\n", text("mcp"));
+    let policies = vec![
+        ("notes.toml", asks("notes", "delete_note", &terms)),
+        ("wide.toml", asks("notes", "wide", &terms.replace("notes:delete", "notes:everything"))),
+    ];
     let env = vec![("CLIENT_SECRET", "secret-of-the-gateway".to_owned())];
     let world = World::with(Settings { more: issuer, policies, env, ..Settings::default() }).await;
     let http = reqwest::Client::new();
@@ -375,7 +386,8 @@ async fn vault_and_kubernetes_by_their_recorded_exchanges() {
     let seen: Value = http.get(format!("{address}/seen")).send().await.unwrap().json().await.unwrap();
     assert_eq!(seen["kubernetes"]["secrets"], json!([]), "{seen}");
     for tried in seen["secrets"].as_array().unwrap() {
-        let again = http.get(format!("{address}/{}", tried["place"].as_str().unwrap())).bearer_auth(tried["secret"].as_str().unwrap()).send().await.unwrap();
+        let again =
+            http.get(format!("{address}/{}", tried["place"].as_str().unwrap())).bearer_auth(tried["secret"].as_str().unwrap()).send().await.unwrap();
         assert!(again.status().is_client_error(), "{tried}");
         assert!(!world.log().contains(tried["secret"].as_str().unwrap()));
     }
@@ -387,7 +399,13 @@ async fn vault_and_kubernetes_by_their_recorded_exchanges() {
     drop(http.post(format!("{address}/down?for=3000")).send().await.unwrap());
     let (_, text) = world.run(&["credentials", "list"]);
     assert!(text.contains("no credential is open"), "{text}");
-    let reply = approved(&world, "prober", "probe_cluster", json!({"namespace": "shop", "requests": [{"method": "POST", "url": format!("{address}/down?for=2500")}]})).await;
+    let reply = approved(
+        &world,
+        "prober",
+        "probe_cluster",
+        json!({"namespace": "shop", "requests": [{"method": "POST", "url": format!("{address}/down?for=2500")}]}),
+    )
+    .await;
     assert!(reply.is_error() || reply.said().contains("200"), "{}", reply.text);
     assert!(world.kinds().await.iter().any(|kind| kind == "revoke-failed"));
     lease_is(&world, "revoked").await;
@@ -528,7 +546,8 @@ async fn a_session_for_one_object_that_is_dead_by_its_time() {
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default()
     };
-    let trust = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}).to_string();
+    let trust =
+        json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]}).to_string();
     let all = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}).to_string();
     let assume = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:*", "Resource": "*"}]}).to_string();
     aws(&["s3api", "create-bucket", "--bucket", "reports", "--create-bucket-configuration", "LocationConstraint=eu-central-1"]);
@@ -537,7 +556,8 @@ async fn a_session_for_one_object_that_is_dead_by_its_time() {
     for key in ["ada.txt", "bob.txt"] {
         aws(&["s3api", "put-object", "--bucket", "reports", "--key", key, "--body", body.to_str().unwrap()]);
     }
-    let role = aws(&["iam", "create-role", "--role-name", "reader", "--assume-role-policy-document", &trust])["Role"]["Arn"].as_str().unwrap().to_owned();
+    let role =
+        aws(&["iam", "create-role", "--role-name", "reader", "--assume-role-policy-document", &trust])["Role"]["Arn"].as_str().unwrap().to_owned();
     aws(&["iam", "put-role-policy", "--role-name", "reader", "--policy-name", "all", "--policy-document", &all]);
     aws(&["iam", "create-user", "--user-name", "gateway"]);
     aws(&["iam", "put-user-policy", "--user-name", "gateway", "--policy-name", "assume", "--policy-document", &assume]);

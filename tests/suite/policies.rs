@@ -48,3 +48,44 @@ fn the_example_configurations_are_read() {
         assert!(!config.people.is_empty(), "{name}");
     }
 }
+
+/// Every configuration and policy of the page about credentials is read, and takes what the page says.
+#[test]
+fn the_page_about_credentials_is_true() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/credentials.md")).unwrap();
+    let scratch = crate::support::Scratch::new();
+    let mut config = "[approver.anna]\n[approver.bert]\n".to_owned();
+    let mut policies = 0;
+    for block in page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
+        let name = block.lines().next().unwrap().trim_start_matches("# ");
+        if name == "countersign.toml" {
+            config.push_str(block);
+        } else if name.ends_with(".toml") {
+            scratch.write(name, block);
+            policies += 1;
+        }
+    }
+    let config = scratch.write("countersign.toml", &config);
+    let run = |arguments: &[&str]| {
+        let output = std::process::Command::new(crate::support::countersign()).arg("--config").arg(&config).args(arguments).output().unwrap();
+        (output.status.code().unwrap(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    };
+    let (code, text) = run(&["policy", "check"]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(policies, 10);
+    for (tool, arguments, part) in [
+        ("payments/refund", "{\"payment_id\":\"pay-1\"}", "\"scope\": \"refund:pay-1\""),
+        ("dbhub/execute_sql", "{\"sql\":\"SELECT 1\"}", "GET https://vault.example.com:8200/v1/database/creds/customers-deleter"),
+        ("notes/delete_note", "{}", "resource = https://notes.example.com/mcp"),
+        ("github/create_pull_request", "{\"owner\":\"acme\",\"repo\":\"api\"}", "\"pull_requests\": \"write\""),
+        ("s3/delete_object", "{\"bucket\":\"reports\",\"key\":\"a.txt\"}", "arn:aws:s3:::reports/a.txt"),
+        ("postgres/execute_sql", "{\"sql\":\"SELECT 1\"}", "GRANT delete ON TABLE \"public\".\"customers\""),
+        ("kubernetes/resources_delete", "{\"namespace\":\"shop\"}", "serviceaccounts/deployer/token"),
+        ("storage/upload", "{}", "reports-writer@acme.iam.gserviceaccount.com:generateAccessToken"),
+        ("own/act", "{\"account\":\"123456\"}", "\"account\": \"123456\""),
+        ("notion/API-post-page", "{}", "the stored secret is handed to this call"),
+    ] {
+        let (_, text) = run(&["policy", "explain", tool, "--arguments", arguments]);
+        assert!(text.contains(part) && text.contains("which is not asked now"), "{tool}: `{part}` in\n{text}");
+    }
+}

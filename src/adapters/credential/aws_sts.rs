@@ -83,7 +83,11 @@ impl AwsSts {
             if let Some(odd) = statement.actions.iter().find(|action| !action.contains(':') || action.starts_with('*') || action.contains('$')) {
                 return Err(IssueError::Parameters(format!("the action `{odd}` is not one of a service, as `s3:GetObject` is")));
             }
-            if let Some(odd) = statement.resources.iter().find(|arn| !arn.starts_with("arn:") || arn.contains(['$', '?']) || arn.trim_end_matches("/*").contains('*')) {
+            if let Some(odd) = statement
+                .resources
+                .iter()
+                .find(|arn| !arn.starts_with("arn:") || arn.contains(['$', '?']) || arn.trim_end_matches("/*").contains('*'))
+            {
                 return Err(IssueError::Parameters(format!("the resource `{odd}` is not an ARN without `*` (but for `/*` at its end), `?` and `$`")));
             }
             let mut conditions = statement.conditions.clone();

@@ -97,8 +97,9 @@ impl Issuer for Exec {
 
     async fn issue(&self, _permit: &Permit, order: &Order, _journal: &dyn Journal) -> Result<Credential, IssueError> {
         let printed = zeroize::Zeroizing::new(self.run(&Self::input(order)?).await?);
-        let printed: Printed = serde_json::from_slice(&printed)
-            .map_err(|e| IssueError::Unclear(format!("what it printed is not as described ({:?} at line {}, column {})", e.classify(), e.line(), e.column())))?;
+        let printed: Printed = serde_json::from_slice(&printed).map_err(|e| {
+            IssueError::Unclear(format!("what it printed is not as described ({:?} at line {}, column {})", e.classify(), e.line(), e.column()))
+        })?;
         let until = Timestamp(printed.expires_at.as_millisecond());
         let made = Credential { handle: printed.handle, granted: printed.granted, ..Credential::of(printed.fields, until) };
         let why = if made.names().next().is_none() {

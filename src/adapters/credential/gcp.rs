@@ -45,7 +45,9 @@ impl Gcp {
         }
         let whole = |scope: &&String| scope.ends_with("/auth/cloud-platform");
         if asked.scopes.is_empty() || asked.scopes.iter().any(|scope| !scope.starts_with("https://www.googleapis.com/auth/") || whole(&scope)) {
-            return Err(IssueError::parameters("it needs `scopes` below `https://www.googleapis.com/auth/`, and not `cloud-platform`, which is everything"));
+            return Err(IssueError::parameters(
+                "it needs `scopes` below `https://www.googleapis.com/auth/`, and not `cloud-platform`, which is everything",
+            ));
         }
         let path = format!("/v1/projects/-/serviceAccounts/{}:generateAccessToken", asked.service_account);
         Ok((path, json!({"scope": asked.scopes, "lifetime": format!("{}s", order.ttl.as_secs())})))

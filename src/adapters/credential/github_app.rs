@@ -77,7 +77,9 @@ impl GithubApp {
             return Err(IssueError::Parameters(format!("the owner is `{}`, and the installation is that of `{}`", asked.owner, self.account)));
         }
         if asked.repositories.is_empty() || asked.repositories.len() > MOST || asked.permissions.is_empty() {
-            return Err(IssueError::Parameters(format!("it needs `permissions`, and 1 to {MOST} `repositories`: without them a token is for everything")));
+            return Err(IssueError::Parameters(format!(
+                "it needs `permissions`, and 1 to {MOST} `repositories`: without them a token is for everything"
+            )));
         }
         let plain = |name: &str| {
             (1..=100).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
@@ -103,7 +105,8 @@ impl GithubApp {
 
     fn compare(&self, asked: &Parameters, granted: &Granted, now: Timestamp) -> Result<(), String> {
         let token = &granted.token;
-        let known = token.strip_prefix("ghs_").is_some_and(|rest| rest.len() >= 16 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)));
+        let known =
+            token.strip_prefix("ghs_").is_some_and(|rest| rest.len() >= 16 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)));
         if !known {
             return Err("its token does not look like one of an installation".into());
         }

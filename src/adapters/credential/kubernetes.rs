@@ -83,7 +83,7 @@ impl Kubernetes {
             "boundObjectRef": {"apiVersion": "v1", "kind": "Secret", "name": secret_name(&order.lease), "uid": uid},
         });
         if !asked.audiences.is_empty() {
-            spec["audiences"] = json!(asked.audiences);
+            spec.as_object_mut().map(|spec| spec.insert("audiences".into(), json!(asked.audiences)));
         }
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec})
     }

@@ -48,8 +48,7 @@ use crate::domain::permit::Permit;
 use crate::domain::policy::Scope;
 
 /// The kinds of issuer, by the name that `kind` has in `[credential.<name>]`.
-pub const ISSUERS: &[&str] =
-    &["aws-sts", "exec", "gcp", "github-app", "kubernetes", "oauth", "postgres", "signed-jwt", "static", "vault"];
+pub const ISSUERS: &[&str] = &["aws-sts", "exec", "gcp", "github-app", "kubernetes", "oauth", "postgres", "signed-jwt", "static", "vault"];
 
 /// Mints and revokes credentials.
 #[async_trait]
@@ -328,14 +327,14 @@ impl Issuers {
         Self { by_name, seal }
     }
 
+    /// None at all.
+    pub fn none() -> Self {
+        Self::new(HashMap::new(), Seal::none())
+    }
+
     /// The issuer of that name.
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Issuer>> {
         self.by_name.get(name)
-    }
-
-    /// All of them, by name.
-    pub fn each(&self) -> impl Iterator<Item = (&str, &Arc<dyn Issuer>)> {
-        self.by_name.iter().map(|(name, issuer)| (name.as_str(), issuer))
     }
 }
 

@@ -13,9 +13,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    Credential, Ended, Ending, Held, IssueError, Issuer, Journal, Nature, Order, OwnSecret, Plan, Signer, Web, parameters,
-};
+use super::{Credential, Ended, Ending, Held, IssueError, Issuer, Journal, Nature, Order, OwnSecret, Plan, Signer, Web, parameters};
 use crate::domain::clock::Timestamp;
 use crate::domain::permit::Permit;
 use crate::domain::text::percent;

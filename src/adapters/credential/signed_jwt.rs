@@ -157,10 +157,11 @@ impl Issuer for SignedJwt {
     async fn issue(&self, permit: &Permit, order: &Order, _journal: &dyn Journal) -> Result<Credential, IssueError> {
         let plan = self.plan(order)?;
         let mut claims = self.claims(order);
-        claims["tctx"] = json!({
+        let context = json!({
             "server": order.server, "tool": order.tool, "arguments": order.arguments, "call": permit.call(),
             "approval": order.subject, "approvers": order.approvers, "record": permit.record(),
         });
+        claims.as_object_mut().map(|claims| claims.insert("tctx".into(), context));
         let credential = Credential::new(self.keys.sign(&claims)?, order.dead_by());
         Ok(Credential { handle: plan.handle, ..credential })
     }

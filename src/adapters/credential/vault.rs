@@ -10,9 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::web::Reply;
-use super::{
-    Credential, Ended, Ending, Held, IssueError, Issuer, Journal, KeyRing, Nature, Order, OwnSecret, Plan, Web, parameters,
-};
+use super::{Credential, Ended, Ending, Held, IssueError, Issuer, Journal, KeyRing, Nature, Order, OwnSecret, Plan, Web, parameters};
 use crate::domain::clock::Timestamp;
 use crate::domain::permit::Permit;
 
@@ -130,14 +128,17 @@ impl Vault {
                     "iss": issuer, "aud": audience, "sub": "countersign", "iat": now.seconds(), "nbf": now.seconds(), "exp": now.seconds() + LOGIN_LIFE,
                     "purpose": if order.is_some() { "mint" } else { "revoke" },
                 });
-                if let Some(order) = order {
-                    claims["jti"] = order.lease.as_str().into();
-                    claims["server"] = order.server.as_str().into();
-                    claims["tool"] = order.tool.as_str().into();
-                    claims["caller"] = order.caller.name.as_str().into();
-                    claims["approval"] = order.subject.as_str().into();
-                    claims["approvers"] = order.approvers.join(",").into();
-                    claims["arguments"] = order.arguments.to_string().into();
+                if let Some((order, claims)) = order.zip(claims.as_object_mut()) {
+                    let call = [
+                        ("jti", order.lease.clone()),
+                        ("server", order.server.clone()),
+                        ("tool", order.tool.clone()),
+                        ("caller", order.caller.name.clone()),
+                        ("approval", order.subject.clone()),
+                        ("approvers", order.approvers.join(",")),
+                        ("arguments", order.arguments.to_string()),
+                    ];
+                    claims.extend(call.map(|(name, value)| (name.to_owned(), Value::from(value))));
                 }
                 (mount, json!({"role": role, "jwt": keys.sign(&claims)?}))
             }
@@ -217,7 +218,12 @@ impl Issuer for Vault {
         let answer = match self.ask(&asked, &auth.client_token, order.now).await {
             Ok(answer) => answer,
             // The token exists, whatever became of the request.
-            Err(error) => return Err(IssueError::Wider { why: format!("it gave a token, and then: {error}"), made: Box::new(made(vec![], auth.lease_duration)) }),
+            Err(error) => {
+                return Err(IssueError::Wider {
+                    why: format!("it gave a token, and then: {error}"),
+                    made: Box::new(made(vec![], auth.lease_duration)),
+                });
+            }
         };
         let mut fields = Vec::new();
         for (name, value) in answer.data.unwrap_or_default() {
@@ -254,7 +260,9 @@ impl Issuer for Vault {
         match reply.status {
             StatusCode::NO_CONTENT | StatusCode::OK => Ok(Ended::Revoked),
             // Vault's words for an accessor whose token is gone.
-            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::FORBIDDEN if reply.reason().is_some_and(|r| r.contains("invalid accessor")) => {
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::FORBIDDEN
+                if reply.reason().is_some_and(|r| r.contains("invalid accessor")) =>
+            {
                 Ok(Ended::Revoked)
             }
             _ => Err(reply.refusal()),

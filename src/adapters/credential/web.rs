@@ -122,7 +122,8 @@ impl Reply {
             return Err(self.refusal());
         }
         // What serde says of a body may quote it.
-        serde_json::from_slice(&self.body).map_err(|e| IssueError::Unclear(format!("its answer is not as expected ({:?} at byte {})", e.classify(), e.column())))
+        serde_json::from_slice(&self.body)
+            .map_err(|e| IssueError::Unclear(format!("its answer is not as expected ({:?} at byte {})", e.classify(), e.column())))
     }
 
     pub(super) fn text(&self) -> &str {

@@ -387,12 +387,14 @@ impl Store for Sqlite {
     }
 
     async fn open_leases(&self, instance: Option<&str>) -> Result<Vec<Lease>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM leases WHERE state IN ('intended', 'minted', 'revoking', 'lapsing') AND (? IS NULL OR instance = ?) ORDER BY created_at")
-            .bind(instance)
-            .bind(instance)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(unavailable)?;
+        let rows = sqlx::query(
+            "SELECT * FROM leases WHERE state IN ('intended', 'minted', 'revoking', 'lapsing') AND (? IS NULL OR instance = ?) ORDER BY created_at",
+        )
+        .bind(instance)
+        .bind(instance)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)?;
         rows.iter().map(lease).collect()
     }
 

@@ -313,9 +313,7 @@ fn permitted(file: Option<&BTreeMap<String, WhereFile>>) -> Result<Permitted, St
             (None, Some(listed), None) if !listed.is_empty() => Values::Listed(listed.clone()),
             (None, None, Some((least, most))) if least <= most => Values::Between(least, most),
             _ => {
-                return Err(format!(
-                    "`[credential.where]` `{place}` needs one of `pattern = \"…\"`, `enum = [\"…\"]` and `from = …` with `to = …`"
-                ));
+                return Err(format!("`[credential.where]` `{place}` needs one of `pattern = \"…\"`, `enum = [\"…\"]` and `from = …` with `to = …`"));
             }
         };
         Ok((pointer.to_string(), values))
@@ -348,7 +346,9 @@ fn delivery(file: &CredentialFile) -> Result<Delivery, String> {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
             return Err(format!("`{name}` is not the name of a header"));
         }
-        if ["host", "content-type", "content-length", "accept", "connection", "transfer-encoding"].contains(&name.as_str()) || name.starts_with("mcp-") {
+        if ["host", "content-type", "content-length", "accept", "connection", "transfer-encoding"].contains(&name.as_str())
+            || name.starts_with("mcp-")
+        {
             return Err(format!("the header `{name}` belongs to the protocol"));
         }
     }
@@ -450,11 +450,9 @@ mod tests {
     fn what_a_policy_leaves_open_is_an_error_that_says_what_to_write() {
         let open = GIT.replace("\"/repo\" = { pattern = \"[a-z-]+\" }\n", "");
         assert!(terms(&open).unwrap_err().contains("say which values it may have"));
-        for (more, part) in [
-            ("\"/rep\" = { enum = [\"a\"] }\n", "was `/repo` meant?"),
-            ("\"/x\" = { }\n", "needs one of"),
-            ("\"/x\" = { pattern = \"(\" }\n", "/x"),
-        ] {
+        for (more, part) in
+            [("\"/rep\" = { enum = [\"a\"] }\n", "was `/repo` meant?"), ("\"/x\" = { }\n", "needs one of"), ("\"/x\" = { pattern = \"(\" }\n", "/x")]
+        {
             assert!(terms(&format!("{GIT}{more}")).unwrap_err().contains(part), "{part}");
         }
         for (text, part) in [

@@ -20,8 +20,8 @@ use globset::GlobMatcher;
 use serde::{Deserialize, Serialize};
 
 pub use case::{Case, CaseOutcome, Verdict};
-pub use credential::{CredentialTerms, Delivery, Places, Scope, Slot};
 pub use compile::{Defaults, PolicyError, PolicySource, by_server, explain_toml};
+pub use credential::{CredentialTerms, Delivery, Places, Scope, Slot};
 pub use file::{ArgumentFile, DefaultMode, PolicyFile};
 pub use rule::{Rule, RuleDecision};
 pub use show::Show;
