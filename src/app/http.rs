@@ -9,14 +9,22 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::tls::TlsListener;
 use crate::adapters::channel::pages;
-use crate::downstream::http::{HttpFront, only_our_hosts, routes};
+use crate::downstream::http::{Connection, HttpFront, only_our_hosts, routes};
 use crate::gateway::Gateway;
 
 /// Serves until `stop`.
-pub(super) async fn serve(listener: TcpListener, front: Arc<HttpFront>, gateway: Arc<Gateway>, stop: CancellationToken) -> std::io::Result<()> {
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    front: Arc<HttpFront>,
+    gateway: Arc<Gateway>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let secure = front.address.starts_with("https://");
     let health = Router::new().route("/healthz", get(|| async { "alive\n" })).route("/readyz", get(ready)).route("/metrics", get(metrics));
     let health = health.with_state(gateway.clone());
@@ -25,10 +33,19 @@ pub(super) async fn serve(listener: TcpListener, front: Arc<HttpFront>, gateway:
         routes(front.clone()).merge(pages::routes(gateway, secure)).merge(health).merge(hooks).layer(from_fn_with_state(front, only_our_hosts));
     // Without this small messages wait for acknowledgements of the ones before: 40 ms each.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    let server = axum::serve(listener, router).with_graceful_shutdown({
+    let stopped = {
         let stop = stop.clone();
         async move { stop.cancelled().await }
-    });
+    };
+    let server = async {
+        match tls {
+            None => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
+            Some(acceptor) => {
+                let listener = TlsListener::new(listener, acceptor);
+                axum::serve(listener, router.into_make_service_with_connect_info::<Connection>()).with_graceful_shutdown(stopped).await
+            }
+        }
+    };
     tokio::select! {
         end = server => end,
         // Streams that clients keep open must not keep the program from ending.

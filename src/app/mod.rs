@@ -7,6 +7,7 @@ mod issuers;
 mod keys;
 pub mod policies;
 pub mod telemetry;
+mod tls;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -61,6 +62,15 @@ pub struct App {
     pub tasks: TaskTracker,
     store_tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// Who is on the pipe.
+#[derive(Clone, Copy, Debug)]
+pub enum Client<'c> {
+    /// A caller of the configuration.
+    Named(&'c str),
+    /// Whoever the token in this file is for.
+    TokenFile(&'c std::path::Path),
 }
 
 /// Why a gateway could not be built or run.
@@ -134,6 +144,12 @@ pub enum AppError {
     /// What seals the journal cannot be had.
     #[error("what seals the journal of credentials cannot be had: {0}")]
     Seal(String),
+    /// A token is to say who the client is, and no issuer is believed.
+    #[error("no issuer of identity tokens is believed: add `[[listen.token]]`")]
+    NoIssuer,
+    /// TLS cannot be set up.
+    #[error("`[listen] tls`: {0}")]
+    Tls(String),
     /// The issuer's keys cannot be used.
     #[error(transparent)]
     Keys(#[from] IssueError),
@@ -286,7 +302,8 @@ impl App {
     /// If an upstream cannot be set up, or callers could not be told apart.
     pub fn door(&self, listener: TcpListener) -> Result<impl Future<Output = std::io::Result<()>> + Send + use<>, AppError> {
         let front = Arc::new(self.front(&listener)?);
-        Ok(http::serve(listener, front, self.gateway.clone(), self.stop.clone()))
+        let tls = self.config.tls.as_ref().map(|tls| tls::acceptor(&self.config, tls)).transpose().map_err(AppError::Tls)?;
+        Ok(http::serve(listener, tls, front, self.gateway.clone(), self.stop.clone()))
     }
 
     /// Serves the inbox for a gateway on a pipe: whichever process has the port hosts it, another takes over after it.
@@ -304,11 +321,15 @@ impl App {
             state: FrontState::default(),
         };
         let (front, gateway) = (Arc::new(front), self.gateway.clone());
+        let tls = match self.config.tls.as_ref().map(|tls| tls::acceptor(&self.config, tls)).transpose() {
+            Ok(tls) => tls,
+            Err(why) => return tracing::error!("the inbox is not hosted: `[listen] tls`: {why}"),
+        };
         self.tasks.spawn(async move {
             let mut said = false;
             while !stop.is_cancelled() {
                 if let Ok(listener) = TcpListener::bind(address).await {
-                    if let Err(error) = http::serve(listener, front, gateway, stop).await {
+                    if let Err(error) = http::serve(listener, tls, front, gateway, stop).await {
                         tracing::error!(%error, "the inbox ended");
                     }
                     return;
@@ -326,10 +347,14 @@ impl App {
     ///
     /// # Errors
     /// If the server cannot be started or ends first.
-    pub async fn wrap(&self, server: &str, caller: &str, child: ChildSettings) -> Result<(), AppError> {
-        let caller = self.configured(caller)?;
+    pub async fn wrap(&self, server: &str, client: Client<'_>, child: ChildSettings) -> Result<(), AppError> {
+        let callers = match client {
+            Client::Named(name) => Callers::Fixed(self.configured(name)?),
+            Client::TokenFile(_) if self.config.tokens.is_empty() => return Err(AppError::NoIssuer),
+            Client::TokenFile(path) => Callers::File(path.to_owned(), Box::new(self.tokens())),
+        };
         let server = Server { name: server.to_owned(), identity: child.command.join(" "), audience: server.to_owned(), is_child: true };
-        let front = StdioFront { gateway: self.gateway.clone(), server: Arc::new(server), child: Arc::new(child), caller, limits: self.limits() };
+        let front = StdioFront { gateway: self.gateway.clone(), server: Arc::new(server), child: Arc::new(child), callers, limits: self.limits() };
         Ok(front.run(pipes::input(), pipes::output(), &self.tasks, self.stop.clone()).await?)
     }
 
@@ -378,7 +403,8 @@ impl App {
 
     fn front(&self, listener: &TcpListener) -> Result<HttpFront, AppError> {
         let bound = listener.local_addr()?;
-        let callers = if self.config.tokens.is_empty() {
+        let certificates = self.config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let callers = if self.config.tokens.is_empty() && !certificates {
             if !bound.ip().is_loopback() {
                 return Err(AppError::Open(bound));
             }

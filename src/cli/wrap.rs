@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Failure, asked_to_end, config_or_default};
 use crate::adapters::upstream::ChildSettings;
-use crate::app::App;
 use crate::app::config::Config;
+use crate::app::{App, Client};
 
 /// Serve one MCP server over stdio, with approvals
 #[derive(Debug, clap::Args)]
@@ -17,6 +17,9 @@ pub(super) struct Arguments {
     /// Who the client is: a `[caller.NAME]` of the configuration
     #[arg(long = "as", value_name = "NAME", default_value = "local")]
     caller: String,
+    /// A file with a token that says who the client is, read anew for each call, instead of --as
+    #[arg(long, value_name = "FILE")]
+    identity_token_file: Option<PathBuf>,
     /// The server's name in policies [default: told from the command]
     #[arg(long, value_name = "NAME")]
     server: Option<String>,
@@ -56,7 +59,8 @@ pub(super) async fn run(config: Option<PathBuf>, arguments: Arguments) -> Result
     );
     app.until(asked_to_end());
     let child = settings(&app, arguments.command, env);
-    let end = app.wrap(&server, &arguments.caller, child).await;
+    let client = arguments.identity_token_file.as_deref().map_or(Client::Named(&arguments.caller), Client::TokenFile);
+    let end = app.wrap(&server, client, child).await;
     app.end().await;
     Ok(end?)
 }

@@ -39,6 +39,13 @@ use front::{Running, Sessions};
 /// How long a client may take to send one message.
 const SLOWEST: Duration = Duration::from_secs(30);
 
+/// What is known of a connection over TLS.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    /// The certificate that the client showed, if it did.
+    pub certificate: Option<super::identity::PeerCertificate>,
+}
+
 /// Everything the front door needs.
 pub struct HttpFront {
     /// The route of tool calls.
@@ -135,7 +142,8 @@ async fn mcp(State(front): State<Arc<HttpFront>>, Path(name): Path<String>, requ
     };
     let (head, body) = request.into_parts();
     let authorization = head.headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap_or(""));
-    let caller = match front.callers.recognise(authorization, front.gateway.clock.as_ref()).await {
+    let certificate = head.extensions.get::<axum::extract::ConnectInfo<Connection>>().and_then(|info| info.0.certificate.as_ref());
+    let caller = match front.callers.recognise(authorization, certificate, front.gateway.clock.as_ref()).await {
         Ok(caller) => caller,
         Err(error) => return front.unrecognised(&name, &error),
     };

@@ -25,9 +25,23 @@ const LEEWAY: u64 = 5;
 pub enum Callers {
     /// Everybody who reaches the port is this caller: for loopback, on a machine of one's own.
     Fixed(Caller),
-    /// By tokens.
+    /// By tokens, or by certificates of clients.
     Tokens(Box<Tokens>),
+    /// By the token that a workload's platform keeps in a file, read anew each time it is used.
+    File(PathBuf, Box<Tokens>),
 }
+
+/// The certificate with which a client connected, verified against the authorities of `[listen] tls`.
+#[derive(Clone, Debug)]
+pub struct PeerCertificate {
+    /// Its only URI name, as an X.509-SVID has one (SPIFFE, X509-SVID §2); nothing if it has none, or several.
+    pub uri: Option<String>,
+    /// SHA-256 of the certificate, base64url (RFC 8705 §3.1).
+    pub thumbprint: String,
+}
+
+/// The issuer that callers have who are recognised by a certificate: `issuer = "mtls"`.
+pub const BY_CERTIFICATE: &str = "mtls";
 
 /// The issuers that are believed, and the callers that their subjects are.
 pub struct Tokens {
@@ -93,6 +107,14 @@ struct Claims {
     sub: String,
     exp: i64,
     iat: i64,
+    cnf: Option<Confirmation>,
+}
+
+/// RFC 7800: what the token is bound to.
+#[derive(Debug, Deserialize)]
+struct Confirmation {
+    #[serde(rename = "x5t#S256")]
+    certificate: Option<String>,
 }
 
 impl Callers {
@@ -100,16 +122,45 @@ impl Callers {
     ///
     /// # Errors
     /// See [`IdentityError`].
-    pub async fn recognise(&self, authorization: Option<&str>, clock: &dyn Clock) -> Result<Caller, IdentityError> {
+    pub async fn recognise(
+        &self,
+        authorization: Option<&str>,
+        certificate: Option<&PeerCertificate>,
+        clock: &dyn Clock,
+    ) -> Result<Caller, IdentityError> {
         match self {
             Self::Fixed(caller) => Ok(caller.clone()),
-            Self::Tokens(tokens) => tokens.recognise(authorization, clock).await,
+            Self::Tokens(tokens) => match (authorization, certificate) {
+                (None, Some(certificate)) => tokens.by_certificate(certificate),
+                _ => tokens.recognise(authorization, certificate, clock).await,
+            },
+            Self::File(path, tokens) => {
+                let token = std::fs::read_to_string(path).map_err(|error| {
+                    tracing::error!(%error, "the identity token cannot be read: {}", path.display());
+                    IdentityError::Missing
+                })?;
+                tokens.recognise(Some(&format!("Bearer {}", token.trim())), None, clock).await
+            }
         }
     }
 }
 
 impl Tokens {
-    async fn recognise(&self, authorization: Option<&str>, clock: &dyn Clock) -> Result<Caller, IdentityError> {
+    fn by_certificate(&self, certificate: &PeerCertificate) -> Result<Caller, IdentityError> {
+        let uri = certificate.uri.as_ref().ok_or(IdentityError::Invalid("the certificate has not exactly one URI name"))?;
+        // A subject that belongs to an issuer of tokens is not believed from a certificate.
+        let same = |caller: &&Subject| caller.subject == *uri && caller.issuer.as_ref().is_none_or(|issuer| issuer == BY_CERTIFICATE);
+        let caller = self.callers.iter().find(same).ok_or(IdentityError::Unmapped)?;
+        let identity = Identity::Verified { issuer: BY_CERTIFICATE.to_owned(), subject: uri.clone() };
+        Ok(Caller { name: caller.name.clone(), owner: caller.owner.clone(), identity })
+    }
+
+    async fn recognise(
+        &self,
+        authorization: Option<&str>,
+        certificate: Option<&PeerCertificate>,
+        clock: &dyn Clock,
+    ) -> Result<Caller, IdentityError> {
         let header = authorization.ok_or(IdentityError::Missing)?;
         let (scheme, token) = header.split_once(' ').ok_or(IdentityError::Missing)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
@@ -122,6 +173,11 @@ impl Tokens {
         let claimed = claimed_issuer(token).ok_or(IdentityError::Invalid("it does not parse"))?;
         let issuer = self.issuers.iter().find(|i| i.issuer == claimed).ok_or(IdentityError::Invalid("its issuer is not known"))?;
         let claims = issuer.verify(token, clock).await?;
+        if let Some(bound) = claims.cnf.as_ref().and_then(|cnf| cnf.certificate.as_ref())
+            && certificate.is_none_or(|certificate| certificate.thumbprint != *bound)
+        {
+            return Err(IdentityError::Invalid("it is bound to a certificate that the client did not show"));
+        }
         let caller = self.callers.iter().find(|c| c.subject == claims.sub && c.issuer.as_ref().is_none_or(|i| *i == claims.iss));
         let caller = caller.ok_or(IdentityError::Unmapped)?;
         Ok(Caller {

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answer;
+use super::identity::Callers;
 use super::speak::Speaker;
 use crate::adapters::upstream::{Child, ChildSettings, Envelope, Id, Lines, LinesError};
-use crate::domain::call::{Caller, ToolCall};
+use crate::domain::call::ToolCall;
 use crate::domain::json::Limits;
 use crate::gateway::{Attempt, Gateway, Server};
 
@@ -32,8 +33,8 @@ pub struct StdioFront {
     pub server: Arc<Server>,
     /// How the server is started.
     pub child: Arc<ChildSettings>,
-    /// Who the client is.
-    pub caller: Caller,
+    /// How it is known who the client is.
+    pub callers: Callers,
     /// How much one message may hold.
     pub limits: Limits,
 }
@@ -183,18 +184,18 @@ impl Front {
         }
         let (say, mut hear) = mpsc::channel(16);
         let mut speaker = Speaker::new(id.clone(), &call);
-        let attempt = Attempt {
-            server: self.shared.server.clone(),
-            upstream: self.child.clone(),
-            caller: self.shared.caller.clone(),
-            call,
-            id: id.clone(),
-            headers: Vec::new(),
-            gone,
-            say,
-        };
-        let (shared, out, running) = (self.shared.clone(), self.out.clone(), self.running.clone());
+        let (shared, out, running, upstream) = (self.shared.clone(), self.out.clone(), self.running.clone(), self.child.clone());
         self.calls.spawn(async move {
+            let caller = match shared.callers.recognise(None, None, shared.gateway.clock.as_ref()).await {
+                Ok(caller) => caller,
+                Err(error) => {
+                    tracing::warn!(%error, "the client was not recognised");
+                    running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                    drop(out.send(answer::error(Some(&id), -31001, &format!("the call did not run: {error}")).into()).await);
+                    return;
+                }
+            };
+            let attempt = Attempt { server: shared.server.clone(), upstream, caller, call, id: id.clone(), headers: Vec::new(), gone, say };
             let told = async {
                 while let Some(said) = hear.recv().await {
                     if let Some(message) = speaker.message(said) {

@@ -154,3 +154,157 @@ async fn keys_come_from_an_address_too_and_one_callers_approval_is_not_anothers(
     assert_eq!(world.received_of("refund_payment").await, 1);
     world.check().await;
 }
+
+/// An authority with a certificate for this machine, and one for each URI name.
+struct Authority {
+    own: rcgen::Certificate,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let own = params.self_signed(&key).unwrap();
+        Self { own, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    /// Certificate and key, in PEM.
+    fn issue(&self, names: &[&str]) -> (String, String) {
+        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        for name in names {
+            params.subject_alt_names.push(match name.parse() {
+                Ok(address) => rcgen::SanType::IpAddress(address),
+                Err(_) => rcgen::SanType::URI((*name).try_into().unwrap()),
+            });
+        }
+        params.distinguished_name.push(rcgen::DnType::CommonName, "spiffe://example.org/agent/ci-bot");
+        let key = rcgen::KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+/// Workloads that show certificates of their platform (SPIFFE X.509-SVIDs), and tokens that are bound to them.
+#[tokio::test]
+async fn certificates_say_who_a_caller_is() {
+    let (ours, strangers) = (Authority::new(), Authority::new());
+    let scratch = Scratch::new();
+    let (certificate, key) = ours.issue(&["127.0.0.1"]);
+    let place = |name: &str, text: &str| scratch.write(name, text).display().to_string();
+    let (certificate, key, ca) = (place("server.pem", &certificate), place("server.key", &key), place("ca.pem", &ours.own.pem()));
+    let idp = idp();
+    let jwks = place("jwks.json", &idp.jwks.to_string());
+    let listen = format!(
+        "public = \"https://gateway.example\"\nhosts = [\"127.0.0.1\"]\ntls = {{ certificate = \"{certificate}\", key = \"{key}\", client-ca = \"{ca}\" }}\n"
+    );
+    let more = format!(
+        "[[listen.token]]\nissuer = \"https://idp.example\"\naudience = \"https://gateway.example/mcp/ledger\"\njwks = {{ file = \"{jwks}\" }}\nalgorithms = [\"EdDSA\"]\n\
+         [caller.ci-bot]\nowner = \"olga\"\nsubject = \"spiffe://example.org/agent/ci-bot\"\n\
+         [caller.tokens-only]\nowner = \"olga\"\nsubject = \"spiffe://example.org/agent/tokens-only\"\nissuer = \"https://idp.example\"\n"
+    );
+    let world = World::with(Settings { more, listen, ..Settings::default() }).await;
+    let url = world.mcp().replace("http://", "https://");
+    let with = |identity: Option<(String, String)>, bearer: Option<String>| {
+        let builder = reqwest::Client::builder().tls_certs_only([reqwest::Certificate::from_pem(ours.own.pem().as_bytes()).unwrap()]);
+        let builder = match identity {
+            Some((certificate, key)) => builder.identity(reqwest::Identity::from_pem(format!("{certificate}{key}").as_bytes()).unwrap()),
+            None => builder,
+        };
+        Client { http: builder.build().unwrap(), bearer, ..Client::new(&url) }
+    };
+    let call = || json!({"name": "get_account", "arguments": {"account": "acc-1"}});
+    let bot = ["spiffe://example.org/agent/ci-bot"];
+    let reply = with(Some(ours.issue(&bot)), None).request(json!(1), "tools/call", call()).await.unwrap();
+    assert!(reply.status == 200 && reply.said().contains("acc-1"), "{}", reply.text);
+    let recorded: Vec<(String,)> = world.query(&world.store(), "SELECT data FROM audit WHERE kind = 'allowed'").await;
+    // Moved from the spool a moment later.
+    let recorded = if recorded.is_empty() {
+        world.recorded("allowed").await;
+        world.query(&world.store(), "SELECT data FROM audit WHERE kind = 'allowed'").await
+    } else {
+        recorded
+    };
+    assert!(recorded[0].0.contains("\"issuer\":\"mtls\"") && recorded[0].0.contains("ci-bot"), "{}", recorded[0].0);
+    for (identity, status) in [
+        (None, 401),
+        (Some(ours.issue(&["spiffe://example.org/agent/nobody"])), 403),
+        (Some(ours.issue(&["spiffe://example.org/agent/tokens-only"])), 403),
+        (Some(ours.issue(&["spiffe://example.org/agent/ci-bot", "spiffe://example.org/agent/other"])), 401),
+        // A name in the subject is nobody's name.
+        (Some(ours.issue(&[])), 401),
+    ] {
+        let reply = with(identity, None).request(json!(1), "tools/call", call()).await.unwrap();
+        assert_eq!(reply.status, status, "{}", reply.text);
+    }
+    assert!(
+        with(Some(strangers.issue(&bot)), None).request(json!(1), "tools/call", call()).await.is_err(),
+        "a stranger's certificate ends the connection"
+    );
+    // A token that is bound to a certificate is good with that one alone (RFC 8705).
+    let identity = ours.issue(&bot);
+    let der = <rustls::pki_types::CertificateDer as rustls::pki_types::pem::PemObject>::from_pem_slice(identity.0.as_bytes()).unwrap();
+    let thumbprint = URL_SAFE_NO_PAD.encode(countersign::domain::digest::Digest::of(&der).bytes());
+    let mut bound = claims();
+    bound["cnf"] = json!({"x5t#S256": thumbprint});
+    let token = idp.sign(&bound);
+    for (identity, status) in [(Some(identity), 200), (Some(ours.issue(&bot)), 401), (None, 401)] {
+        let reply = with(identity, Some(token.clone())).request(json!(1), "tools/call", call()).await.unwrap();
+        assert_eq!(reply.status, status, "{}", reply.text);
+    }
+    // Who says nothing holds nobody up.
+    let _silent: Vec<_> = (0..50).map(|_| std::net::TcpStream::connect(world.address.trim_start_matches("http://")).unwrap()).collect();
+    let reply = with(Some(ours.issue(&bot)), None).request(json!(1), "tools/call", call()).await.unwrap();
+    assert_eq!(reply.status, 200);
+}
+
+/// Over stdio a workload shows the token that its platform keeps in a file, and the file is read anew each time.
+#[tokio::test]
+async fn a_token_file_says_who_is_on_the_pipe() {
+    use std::io::{BufRead, BufReader, Write};
+    let idp = idp();
+    let scratch = Scratch::new();
+    let jwks = scratch.write("jwks.json", &idp.jwks.to_string());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = scratch.write(
+        "countersign.toml",
+        &format!(
+            "[listen]\naddress = \"127.0.0.1:{port}\"\n[policy]\ndefault = \"allow\"\n[[listen.token]]\nissuer = \"https://idp.example\"\n\
+             audience = \"https://gateway.example/mcp/ledger\"\njwks = {{ file = \"{}\" }}\nalgorithms = [\"EdDSA\"]\n[approver.olga]\n[caller.ci-bot]\nowner = \"olga\"\n\
+             subject = \"spiffe://example.org/agent/ci-bot\"\n",
+            jwks.display()
+        ),
+    );
+    let token = scratch.write("token", &idp.sign(&claims()));
+    let mut process = std::process::Command::new(crate::support::countersign())
+        .args(["--config"])
+        .arg(&config)
+        .args(["wrap", "--server", "ledger", "--identity-token-file"])
+        .arg(&token)
+        .args(["--env"])
+        .arg(format!("LEDGER_DB={}", scratch.0.join("ledger.db").display()))
+        .arg("--")
+        .arg(crate::support::ledger_server())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut lines) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()).lines());
+    let mut ask = |id: u32, method: &str, params: Value| {
+        writeln!(stdin, "{}", json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).unwrap();
+        lines.by_ref().map_while(Result::ok).filter_map(|line| serde_json::from_str::<Value>(&line).ok()).find(|m| m["id"] == id).unwrap()
+    };
+    ask(0, "initialize", json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}));
+    let call = || json!({"name": "get_account", "arguments": {"account": "acc-1"}});
+    assert!(ask(1, "tools/call", call())["result"]["content"][0]["text"].as_str().unwrap().contains("acc-1"));
+    let mut expired = claims();
+    expired["exp"] = json!(now() - 60);
+    scratch.write("token", &idp.sign(&expired));
+    let answer = ask(2, "tools/call", call());
+    assert!(answer["error"]["message"].as_str().unwrap().contains("the call did not run"), "{answer}");
+    scratch.write("token", &idp.sign(&claims()));
+    assert!(ask(3, "tools/call", call())["result"].is_object());
+    drop(process.kill());
+    drop(process.wait());
+}

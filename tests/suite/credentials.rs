@@ -121,7 +121,9 @@ async fn what_an_issuer_cannot_be_asked_for_asks_nobody() {
 #[tokio::test]
 async fn an_issuer_that_is_down_runs_nothing() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let more = "[credential.pg]\nkind = \"postgres\"\naddress = { env = \"PG\" }\ntables = [\"public.customers\"]\nprivileges = [\"select\", \"delete\"]\n".to_owned();
+    let more =
+        "[credential.pg]\nkind = \"postgres\"\naddress = { env = \"PG\" }\ntables = [\"public.customers\"]\nprivileges = [\"select\", \"delete\"]\n"
+            .to_owned();
     let terms = TABLES.replace("env = { DSN = \"{url}?sslmode=disable\" }\n", "");
     let policies = vec![("refund_payment.toml", asks("ledger", "refund_payment", &terms))];
     let env = vec![("PG", format!("postgres://minter:secret-of-the-minter@127.0.0.1:{port}/app"))];
@@ -603,5 +605,52 @@ async fn a_session_for_one_object_that_is_dead_by_its_time() {
         assert!(reply.is_error() && reply.text.contains("NOT executed"), "{key}: {}", reply.text);
     }
     drop(std::fs::remove_file(body));
+    world.check().await;
+}
+
+/// A server that refuses the first credential gets a second, and never a third.
+#[tokio::test]
+async fn a_call_that_did_not_go_out_is_tried_once_more() {
+    use axum::http::{HeaderMap, StatusCode};
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
+    let (listener, kept) = (tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(), seen.clone());
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    let answer = move |headers: HeaderMap, body: String| {
+        let kept = kept.clone();
+        async move {
+            let message: Value = serde_json::from_str(&body).unwrap();
+            let (id, tool) = (message["id"].clone(), message["params"]["name"].as_str().unwrap_or_default().to_owned());
+            if message["method"] != "tools/call" {
+                let tools = ["once", "never"].map(|name| json!({"name": name, "inputSchema": {"type": "object"}}));
+                return (
+                    StatusCode::OK,
+                    [("content-type", "application/json")],
+                    json!({"jsonrpc": "2.0", "id": id, "result": {"tools": tools, "resultType": "complete"}}).to_string(),
+                );
+            }
+            let mut kept = kept.lock().unwrap();
+            kept.push(headers["authorization"].to_str().unwrap().to_owned());
+            let good = tool == "once" && kept.len() == 2;
+            let status = if good { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+            (
+                status,
+                [("content-type", "application/json")],
+                json!({"jsonrpc": "2.0", "id": id, "result": {"content": [], "resultType": "complete"}}).to_string(),
+            )
+        }
+    };
+    let server = axum::Router::new().route("/mcp", axum::routing::post(answer));
+    let _server = tokio::spawn(async move { axum::serve(listener, server).await });
+    let terms = "[credential]\nissuer = \"built-in\"\nscope = \"x\"\n";
+    let policies = vec![("once.toml", asks("picky", "once", terms)), ("never.toml", asks("picky", "never", terms))];
+    let world = World::with(Settings { more: format!("[upstream.picky]\nurl = \"{url}\"\n"), policies, ..Settings::default() }).await;
+    let reply = approved(&world, "picky", "once", json!({})).await;
+    assert!(!reply.is_error() && reply.status == 200, "{}\n{}", reply.text, world.log());
+    let tokens = std::mem::take(&mut *seen.lock().unwrap());
+    assert!(tokens.len() == 2 && tokens[0] != tokens[1], "{tokens:?}");
+    let reply = approved(&world, "picky", "never", json!({})).await;
+    assert!(reply.is_error() && reply.text.contains("401"), "{}", reply.text);
+    assert_eq!(seen.lock().unwrap().len(), 2);
+    assert!(leases(&world).len() == 4 && leases(&world).iter().all(|lease| lease["state"] == "revoked"));
     world.check().await;
 }

@@ -62,6 +62,20 @@ pub struct ListenFile {
     /// Issuers of callers' tokens.
     #[serde(default)]
     pub token: Vec<TokenFile>,
+    /// Serve TLS.
+    pub tls: Option<TlsFile>,
+}
+
+/// `[listen] tls`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TlsFile {
+    /// The certificate and what leads to its authority, in PEM.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+    /// Authorities (PEM) whose certificates say who a caller is, by their URI names (SPIFFE X.509-SVIDs).
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[[listen.token]]`: an issuer of callers' tokens.

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use file::{Algorithm, CallerFile, ChannelKind, ConfigFile, EnvFile, JwksFile, SlackFile, TokenFile, UpstreamFile};
+pub use file::{Algorithm, CallerFile, ChannelKind, ConfigFile, EnvFile, JwksFile, SlackFile, TlsFile, TokenFile, UpstreamFile};
 pub use issuers::{
     AwsStsFile, CredentialKind, ExchangeFile, ExecFile, GcpFile, GithubAppFile, KeyFile, KubernetesFile, OAuthFile, PartyFile, PostgresFile,
     SignedJwtFile, StaticFile, VaultFile, VaultLoginFile,
@@ -40,6 +40,8 @@ pub struct Config {
     pub message_limit: usize,
     /// Issuers of callers' tokens.
     pub tokens: Vec<TokenFile>,
+    /// How TLS is served.
+    pub tls: Option<TlsFile>,
     /// The store's file.
     pub store: PathBuf,
     /// What seals secrets in the journal of credentials.
@@ -163,6 +165,9 @@ impl Config {
                 return Err(format!("`[upstream.{name}]`: a name is letters, digits, `-`, `_` and `.`"));
             }
         }
+        if file.listen.tls.is_some() && !file.listen.public.as_ref().is_some_and(|public| public.starts_with("https://")) {
+            return Err("`[listen] tls` needs `public = \"https://…\"`, the name in its certificate".into());
+        }
         approvers::channels(&file.channel, &people)?;
         let codes = file.approver.iter().filter_map(|(name, file)| Some((name.clone(), file.totp.clone()?))).collect();
         let length = |l: Option<Length>, default: u64| l.map_or(Duration::from_secs(default), |l| l.0);
@@ -173,6 +178,7 @@ impl Config {
             hosts: file.listen.hosts.iter().map(|h| h.to_ascii_lowercase()).collect(),
             message_limit: file.listen.message_limit.unwrap_or(4 << 20),
             tokens: file.listen.token,
+            tls: file.listen.tls,
             store: base.join(file.store.path.unwrap_or_else(|| "countersign.db".into())),
             seal: file.store.seal,
             sync_always: file.store.durability == Some(file::Durability::Always),
@@ -221,6 +227,7 @@ impl Config {
             hosts: Vec::new(),
             message_limit: 4 << 20,
             tokens: Vec::new(),
+            tls: None,
             store: state.join("countersign/countersign.db"),
             seal: None,
             sync_always: false,

@@ -70,6 +70,8 @@ impl Drop for Scratch {
 pub struct Settings {
     /// More lines for `countersign.toml`.
     pub more: String,
+    /// More lines for `[listen]`.
+    pub listen: String,
     /// `[hold]`.
     pub hold: String,
     /// Policy files beside the shipped ones, `name -> text`; a shipped one of that name gives way.
@@ -88,7 +90,7 @@ impl Default for Settings {
     fn default() -> Self {
         let hold = "budget = \"20s\"\nbudget-with-progress = \"20s\"\nprogress-every = \"1s\"\n".to_owned();
         let approvers = "[approver.anna]\n[approver.bert]\n[approver.olga]\n".to_owned();
-        Self { more: String::new(), hold, policies: Vec::new(), child: false, owner: "olga", approvers, env: Vec::new() }
+        Self { more: String::new(), listen: String::new(), hold, policies: Vec::new(), child: false, owner: "olga", approvers, env: Vec::new() }
     }
 }
 
@@ -148,8 +150,9 @@ impl World {
             (format!("url = \"{url}\"\n"), url)
         };
         let text = format!(
-            "[listen]\naddress = \"127.0.0.1:{port}\"\n[hold]\n{}\n{}[caller.local]\nowner = \"{}\"\n\
+            "[listen]\naddress = \"127.0.0.1:{port}\"\n{}[hold]\n{}\n{}[caller.local]\nowner = \"{}\"\n\
              [credential.built-in]\nkind = \"signed-jwt\"\n[upstream.ledger]\n{upstream}introspection = {{ file = \"{}\" }}\n{}\n",
+            settings.listen,
             settings.hold,
             settings.approvers,
             settings.owner,
