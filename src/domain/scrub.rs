@@ -18,6 +18,9 @@ pub const MARK: &str = "[credential]";
 /// Shorter texts than this would be found everywhere.
 const SHORTEST: usize = 6;
 
+/// A line of a secret is looked for by itself if it is so long.
+const LINE: usize = 16;
+
 /// So much of the end of a form is searched for: beginnings are often alike, as those of all tokens of one kind are. What
 /// stands before it is compared from there. A search for whole forms would take longer to make than most calls run.
 const ANCHOR: usize = 48;
@@ -31,15 +34,16 @@ pub struct Scrubber {
 }
 
 impl Scrubber {
-    /// One that takes these secrets out; `None` where none of them is long enough to be known again.
-    pub fn new<'s>(secrets: impl IntoIterator<Item = &'s str>) -> Option<Self> {
+    /// One that takes these secrets out, and these texts as a whole; `None` where none is long enough to be known again.
+    pub fn new<'s>(secrets: impl IntoIterator<Item = &'s str>, texts: impl IntoIterator<Item = &'s str>) -> Option<Self> {
         let mut forms = BTreeSet::new();
         for secret in secrets {
-            // A text of several lines may come back line by line: a key, a file.
-            for part in std::iter::once(secret).chain(secret.lines()).filter(|part| part.trim().len() >= SHORTEST) {
-                forms.extend(forms_of(part.trim()));
-            }
+            forms.extend(forms_of(secret.trim()));
+            // A key of several lines may come back line by line; its first and last line are those of every key.
+            let lines = secret.lines().map(str::trim).filter(|line| line.len() >= LINE && !line.starts_with("-----"));
+            lines.for_each(|line| forms.extend(forms_of(line)));
         }
+        texts.into_iter().for_each(|text| forms.extend(forms_of(text.trim())));
         let longest = forms.iter().map(String::len).max()?;
         let forms: std::sync::Arc<[String]> = forms.into_iter().collect();
         let ends = forms.iter().map(|form| form.as_bytes().get(form.len().saturating_sub(ANCHOR)..).unwrap_or_default());
@@ -112,13 +116,16 @@ impl Stream {
 
 /// The forms of a secret, and those of its forms.
 fn forms_of(secret: &str) -> BTreeSet<String> {
+    if secret.len() < SHORTEST {
+        return BTreeSet::new();
+    }
     let mut first = encoded(secret);
     first.insert(secret.to_owned());
     let mut all = first.clone();
     for form in &first {
         all.extend(escaped(form));
     }
-    // The start of what is encoded twice is enough; short ones would be found everywhere.
+    // What is encoded twice.
     all.extend(encoded(&STANDARD_NO_PAD.encode(secret)));
     all.retain(|form| form.len() >= SHORTEST);
     all
@@ -170,7 +177,7 @@ mod tests {
     const SECRET: &str = "ghs_12345.eyJhbGciOi/J+.\"q";
 
     fn clean(text: &str) -> bool {
-        let scrubber = Scrubber::new([SECRET]).unwrap();
+        let scrubber = Scrubber::new([SECRET], []).unwrap();
         let out = scrubber.text(text);
         out.contains(MARK)
     }
@@ -204,7 +211,7 @@ mod tests {
         #[test]
         fn pieces_hide_nothing(cuts in proptest::collection::vec(1usize..9, 1..60), before in "[a-z ]{0,40}", after in "[a-z ]{0,40}") {
             let whole = format!("{before}{SECRET}{after}{}", STANDARD_NO_PAD.encode(format!("{before}{SECRET}")));
-            let mut stream = Scrubber::new([SECRET]).unwrap().stream();
+            let mut stream = Scrubber::new([SECRET], []).unwrap().stream();
             let (mut out, mut rest, mut cuts) = (Vec::new(), whole.as_bytes(), cuts.into_iter().cycle());
             while !rest.is_empty() {
                 let (piece, next) = rest.split_at(cuts.next().unwrap().min(rest.len()));

@@ -200,6 +200,7 @@ impl Gateway {
             state: LeaseState::Intended,
             created_at: order.now,
             expires_at: latest,
+            lapses: nature.lapses,
             handle: plan.handle.clone(),
             sealed: None,
             tries: 0,
@@ -359,9 +360,8 @@ impl Gateway {
         let now = self.clock.now();
         let mut due = Vec::new();
         for lease in self.store.open_leases(None).await? {
-            let lapses = self.issuers.get(&lease.issuer).is_none_or(|issuer| issuer.nature().lapses);
             // A little later than its own time, so that whoever runs the call ends it first and says so.
-            if lapses && now.since(lease.expires_at) > Duration::from_secs(5) {
+            if lease.lapses && now.since(lease.expires_at) > Duration::from_secs(5) {
                 let data = json!({"lease": lease.id, "issuer": lease.issuer});
                 let effect = Effect::Lease(lease.id.clone(), LeaseState::Expired);
                 match self.journal(EventKind::CredentialExpired, &LeaseName::from(&lease), data, effect).await {
@@ -373,7 +373,9 @@ impl Gateway {
             let own = lease.instance == self.settings.instance;
             let abandoned = own && now.since(lease.created_at) > LONGEST_CALL + 2 * PATIENCE;
             let again = lease.state == LeaseState::Revoking && lease.next_try <= now;
-            if again || (abandoned && matches!(lease.state, LeaseState::Intended | LeaseState::Minted)) {
+            // Another gateway that shares the store may know the issuer.
+            let known = own || self.issuers.get(&lease.issuer).is_some();
+            if (again && known) || (abandoned && matches!(lease.state, LeaseState::Intended | LeaseState::Minted)) {
                 due.push(lease);
             }
         }
@@ -434,7 +436,6 @@ fn hand(credential: &Credential, deliver: &Delivery, kind: &str, attempt: &Attem
         }
     }
     // What was put together from secrets is one: an address with a password in it.
-    let secrets = credential.secrets().chain(written.iter().map(|text| text.as_str()));
-    minted.secrets.scrubber = Scrubber::new(secrets);
+    minted.secrets.scrubber = Scrubber::new(credential.secrets(), written.iter().map(|text| text.as_str()));
     Ok(())
 }

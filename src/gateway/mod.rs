@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use review::LOGIN;
 pub use sweep::SweepError;
+pub use trial::{Trial, TrialError};
 
 use crate::adapters::channel::Channels;
 use crate::adapters::channel::people::People;

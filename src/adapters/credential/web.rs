@@ -165,4 +165,51 @@ mod tests {
             assert!(Web::new(address, None).is_ok(), "{address}");
         }
     }
+
+    /// Answers every connection with `answer`.
+    async fn serving(answer: String) -> Web {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let tasks = tokio_util::task::TaskTracker::new();
+        tasks.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                drop(stream.read(&mut [0; 4096]).await);
+                drop(stream.write_all(answer.as_bytes()).await);
+            }
+        });
+        Web::new(&address, None).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_an_issuer_must_not_do_is_refused() {
+        let now = Timestamp(1_800_000_000_000);
+        let answer = |head: &str, body: &str| format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let dated = |seconds: i64| {
+            jiff::fmt::rfc2822::to_string(&jiff::Timestamp::from_second(1_800_000_000 + seconds).unwrap().to_zoned(jiff::tz::TimeZone::UTC)).unwrap()
+        };
+        for (text, part) in [
+            (answer(&format!("200 OK\r\ndate: {}", dated(31)), "{}"), "differ by 31 s"),
+            (answer(&format!("200 OK\r\ndate: {}", dated(-90)), "{}"), "differ by 90 s"),
+            (answer("302 Found\r\nlocation: http://127.0.0.1:1/", "{}"), "302 Found"),
+            (answer("200 OK", &" ".repeat(MOST + 1)), "longer than"),
+            (answer("200 OK", "{\"token\": \"canary"), "not as expected"),
+            (
+                answer("400 Bad Request", "{\"error\":\"invalid_scope\",\"error_description\":\"not\\u202e yours\"}"),
+                "invalid_scope: not\\u{202E} yours",
+            ),
+            (answer("503 Service Unavailable", ""), "503"),
+            (String::new(), ""),
+        ] {
+            let web = serving(text).await;
+            let come = web.send(web.request(Method::POST, "/"), now).await.and_then(|reply| reply.json::<serde_json::Value>());
+            let error = come.unwrap_err().to_string();
+            assert!(error.contains(part) && !error.contains("canary"), "`{part}` in {error}");
+        }
+        let web = serving(answer(&format!("200 OK\r\ndate: {}", dated(29)), "{}")).await;
+        assert!(web.send(web.request(Method::GET, "/"), now).await.unwrap().json::<serde_json::Value>().is_ok());
+        let nobody = Web::new("http://127.0.0.1:1", None).unwrap();
+        let refused = nobody.send(nobody.request(Method::GET, "/"), now).await;
+        assert!(matches!(refused, Err(IssueError::Refused(_))), "nothing can have been minted");
+    }
 }

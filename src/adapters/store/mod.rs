@@ -276,6 +276,8 @@ pub struct Lease {
     pub created_at: Timestamp,
     /// When it is dead whatever else happens, if it dies by its time at all.
     pub expires_at: Timestamp,
+    /// Whether it is dead by its time if nobody revokes it.
+    pub lapses: bool,
     /// What names it at the issuer; no secret.
     pub handle: Option<String>,
     /// The secret that its revocation needs, sealed.

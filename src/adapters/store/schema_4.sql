@@ -7,3 +7,4 @@ ALTER TABLE leases ADD COLUMN problem TEXT;
 DROP INDEX leases_open;
 CREATE INDEX leases_open ON leases (instance) WHERE state IN ('intended', 'minted', 'revoking', 'lapsing');
 CREATE INDEX leases_created ON leases (created_at);
+ALTER TABLE leases ADD COLUMN lapses INTEGER NOT NULL DEFAULT 1;

@@ -241,6 +241,7 @@ fn lease(row: &SqliteRow) -> Result<Lease, StoreError> {
         audience: row.get("audience"),
         scope: row.get("scope"),
         state,
+        lapses: row.get("lapses"),
         handle: row.get("handle"),
         sealed: row.get("sealed"),
         tries: row.get("tries"),

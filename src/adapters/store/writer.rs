@@ -341,7 +341,7 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
         }
         Effect::Unpin(server) => sqlx::query("DELETE FROM pins WHERE server = ?").bind(server.as_str()).execute(connection).await,
         Effect::Intend(lease) => sqlx::query(
-            "INSERT INTO leases (id, issuer, subject, call, instance, audience, scope, state, created_at, expires_at, handle) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO leases (id, issuer, subject, call, instance, audience, scope, state, created_at, expires_at, lapses, handle) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
         )
         .bind(lease.id.as_str())
         .bind(lease.issuer.as_str())
@@ -353,6 +353,7 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
         .bind(LeaseState::Intended.name())
         .bind(lease.created_at.0)
         .bind(lease.expires_at.0)
+        .bind(lease.lapses)
         .bind(lease.handle.as_deref())
         .execute(connection)
         .await,
