@@ -107,7 +107,7 @@ struct Decision {
 }
 
 pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Failure> {
-    let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+    let address = config.address();
     let approvers = config.approvers.clone();
     let app = App::build(config, address.clone()).await?;
     let done = match arguments.verb {

@@ -38,7 +38,7 @@ pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Fail
     if let Some(unknown) = post_to.as_ref().filter(|to| !config.approvers.contains(to)) {
         return Err(Failure::said(format!("`{unknown}` is not an approver")).hint(format!("approvers: {}", config.approvers.join(", "))));
     }
-    let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+    let address = config.address();
     let mut app = App::build(config, address).await?;
     app.complete()?;
     let wrong = match &app.slack {

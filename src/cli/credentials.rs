@@ -41,7 +41,7 @@ enum Verb {
 }
 
 pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Failure> {
-    let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+    let address = config.address();
     let mut app = App::build(config, address).await?;
     let done = match arguments.verb {
         Verb::List { all, json } => list(&app, all, json).await,

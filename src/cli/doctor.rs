@@ -21,7 +21,7 @@ pub(super) async fn run(config: Config, _arguments: Arguments) -> Result<(), Fai
     let upstreams = config.upstreams.keys().cloned().collect::<Vec<_>>().join(", ");
     all.push(checked("upstreams", Ok(if upstreams.is_empty() { "none: good for `wrap` alone".to_owned() } else { upstreams })));
     let (store, directory) = (config.store.clone(), config.policies.clone());
-    let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+    let address = config.address();
     let mut app = App::build(config, address).await?;
     app.complete()?;
     all.push(checked("store", private(&store)));

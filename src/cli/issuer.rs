@@ -52,7 +52,7 @@ pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Fail
         return Err(Failure::said(format!("there is no `[credential.{name}]`")).hint(format!("issuers: {known}")).code(Code::Invalid));
     }
     let invalid = |what: &str, why: &dyn std::fmt::Display| Failure::said(format!("{what}: {why}")).code(Code::Invalid);
-    let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+    let address = config.address();
     let mut app = App::build(config, address).await?;
     app.complete()?;
     let (scope, ttl) = match tool {

@@ -48,7 +48,7 @@ pub(super) async fn run(config: Option<PathBuf>, arguments: Arguments) -> Result
         env.insert(name.to_owned(), value);
     }
     let server = arguments.server.clone().unwrap_or_else(|| told_from(&arguments.command));
-    let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+    let address = config.address();
     let approvers = config.approvers.join(", ");
     let mut app = App::build(config, address.clone()).await?;
     app.join().await?;

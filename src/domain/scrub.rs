@@ -114,59 +114,77 @@ impl Stream {
     }
 }
 
-/// The forms of a secret, and those of its forms.
+/// The forms of a secret.
 fn forms_of(secret: &str) -> BTreeSet<String> {
     if secret.len() < SHORTEST {
         return BTreeSet::new();
     }
-    let mut first = encoded(secret);
-    first.insert(secret.to_owned());
-    let mut all = first.clone();
-    for form in &first {
-        all.extend(escaped(form));
-    }
+    let bytes = secret.as_bytes();
+    let mut all = escaped(secret);
+    all.extend([spelled(bytes, "%"), spelled(bytes, "\\x"), spelled(bytes, ":").split_off(1), spelled(bytes, " ").split_off(1), hex(bytes)]);
+    all.insert(secret.encode_utf16().map(unit).collect());
+    all.insert(
+        secret.chars().map(|c| if c.is_ascii() { c.to_string() } else { c.encode_utf16(&mut [0; 2]).iter().copied().map(unit).collect() }).collect(),
+    );
+    let mut encoded = base64(secret);
     // What is encoded twice.
-    all.extend(encoded(&STANDARD_NO_PAD.encode(secret)));
+    encoded.extend(base64(&STANDARD_NO_PAD.encode(secret)));
+    for form in encoded {
+        if form.contains(['+', '/']) {
+            all.extend(escaped(&form));
+        }
+        all.insert(form);
+    }
+    all.insert(secret.to_owned());
     all.retain(|form| form.len() >= SHORTEST);
     all
 }
 
-fn encoded(text: &str) -> BTreeSet<String> {
-    let bytes = text.as_bytes();
+/// In base64 and base64url, wherever in what is encoded it stands.
+fn base64(text: &str) -> BTreeSet<String> {
     let mut forms = BTreeSet::new();
     // How far the first characters depend on what stands before.
     for (offset, from) in [(0, 0), (1, 2), (2, 3)] {
         let mut padded = vec![0; offset];
-        padded.extend_from_slice(bytes);
+        padded.extend_from_slice(text.as_bytes());
         for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
             let whole = engine.encode(&padded);
-            // Characters at the ends depend on what stands beside it.
+            // And the last one on what stands after.
             let to = whole.len() - usize::from(!padded.len().is_multiple_of(3));
             forms.extend(whole.get(from..to).map(str::to_owned));
         }
     }
-    forms.insert(hex(bytes));
-    forms.insert(bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":"));
-    forms.insert(bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "));
-    forms.insert(bytes.iter().map(|b| format!("\\x{b:02x}")).collect());
     forms
 }
 
+/// As JSON, JSON in JSON, a URL and a form write it.
 fn escaped(text: &str) -> BTreeSet<String> {
-    let json = serde_json::Value::from(text).to_string();
-    let json = json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_owned();
+    let quoted = |text: &str| {
+        let json = serde_json::Value::from(text).to_string();
+        json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_owned()
+    };
+    let json = quoted(text);
     // JSON in a string of JSON, as tools like to answer.
-    let twice = serde_json::Value::from(json.as_str()).to_string();
-    let twice = twice.get(1..twice.len().saturating_sub(1)).unwrap_or_default().to_owned();
-    let units = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
-    let ascii: String = text.chars().map(|c| if c.is_ascii() { c.to_string() } else { utf16(c) }).collect();
+    let twice = quoted(&json);
     let form = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
-    let spelled = text.bytes().map(|b| format!("%{b:02x}")).collect();
-    BTreeSet::from([json.replace('/', "\\/"), json, twice, units, ascii, form, percent(text), spelled])
+    BTreeSet::from([json.replace('/', "\\/"), json, twice, form, percent(text)])
 }
 
-fn utf16(c: char) -> String {
-    c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+/// Two hexadecimal digits for each byte, with `before` before each.
+fn spelled(bytes: &[u8], before: &str) -> String {
+    let digits = hex(bytes);
+    let mut out = String::with_capacity(digits.len() + bytes.len() * before.len());
+    let mut digits = digits.chars();
+    while let (Some(high), Some(low)) = (digits.next(), digits.next()) {
+        out.push_str(before);
+        out.push(high);
+        out.push(low);
+    }
+    out
+}
+
+fn unit(unit: u16) -> String {
+    format!("\\u{unit:04x}")
 }
 
 #[cfg(test)]

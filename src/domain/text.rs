@@ -44,11 +44,18 @@ pub fn is_hidden(c: char) -> bool {
 
 /// Everything but unreserved characters as `%XX` (RFC 3986 §2.3).
 pub fn percent(text: &str) -> String {
-    let byte = |b: u8| match b {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(byte).collect()
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            other => {
+                let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or('0');
+                out.extend(['%', digit(other >> 4), digit(other & 15)]);
+            }
+        }
+    }
+    out
 }
 
 /// The first `most` characters, with a note of how many more there are.

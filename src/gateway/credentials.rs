@@ -180,12 +180,7 @@ impl Gateway {
     }
 
     /// Has a credential minted and journals every step; after an error nothing is left that this gateway does not end.
-    pub async fn lend_once(&self, issuer: &dyn Issuer, name: &str, permit: &Permit, order: &Order) -> Result<Credential, IssueError> {
-        let lease = LeaseName { id: order.lease.clone(), issuer: name.to_owned(), subject: order.subject.clone(), call: permit.call() };
-        self.lend(issuer, permit, order, &lease).await
-    }
-
-    async fn lend(&self, issuer: &dyn Issuer, permit: &Permit, order: &Order, lease: &LeaseName) -> Result<Credential, IssueError> {
+    pub(super) async fn lend(&self, issuer: &dyn Issuer, permit: &Permit, order: &Order, lease: &LeaseName) -> Result<Credential, IssueError> {
         let plan = issuer.plan(order)?;
         let nature = issuer.nature();
         let latest = order.now.plus(issuer.longest(order.ttl));

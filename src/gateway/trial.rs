@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Gateway;
+use super::credentials::LeaseName;
 use crate::adapters::credential::{Credential, IssueError, Order, Plan};
 use crate::adapters::store::{Change, LeaseState};
 use crate::domain::audit::EventKind;
@@ -105,8 +106,9 @@ impl Gateway {
         let entry = self.entry(EventKind::Allowed, Some(key), Some(subject.clone()), data);
         let receipt = self.store.commit(Change::synced(entry, vec![])).await.map_err(|e| record(&e))?;
         let permit = Permit::new(Grant::Allowed(allowed), receipt).map_err(|e| record(&e))?;
+        let lease_name = LeaseName { id: order.lease.clone(), issuer: name.to_owned(), subject: subject.clone(), call: key };
         let before = self.clock.now();
-        let credential = self.lend_once(issuer.as_ref(), name, &permit, &order).await?;
+        let credential = self.lend(issuer.as_ref(), &permit, &order, &lease_name).await?;
         let minted_in = self.clock.now().since(before);
         permit.use_up();
         let before = self.clock.now();

@@ -3,6 +3,7 @@ import { createServer } from "node:http";
 import Provider, { errors } from "oidc-provider";
 import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
 import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
+import { createRemoteJWKSet, jwtVerify } from "jose";
 import { z } from "zod";
 
 const listen = (server) => new Promise((done) => server.listen(0, "127.0.0.1", () => done(server.address().port)));
@@ -10,12 +11,17 @@ const front = createServer((request, response) => handle(request, response));
 const port = await listen(front);
 const issuer = `http://127.0.0.1:${port}`;
 const mcp = `${issuer}/mcp`;
+const exchange = "urn:ietf:params:oauth:grant-type:token-exchange";
+const jwks = process.env.JWKS ?? "http://127.0.0.1:9/jwks";
 const tokens = [];
 const deleted = [];
 
 const provider = new Provider(issuer, {
+  extraTokenClaims: (_ctx, token) => token.extra,
   clients: [
     { client_id: "gateway", client_secret: "secret-of-the-gateway", authorization_details_types: ["mcp_tool_call"], grant_types: ["client_credentials"], redirect_uris: [], response_types: [] },
+    { client_id: "exchanger", token_endpoint_auth_method: "private_key_jwt", token_endpoint_auth_signing_alg: "EdDSA", jwks_uri: jwks,
+      authorization_details_types: ["mcp_tool_call"], grant_types: [exchange], redirect_uris: [], response_types: [] },
     { client_id: "notes", client_secret: "secret-of-the-notes", grant_types: [], redirect_uris: [], response_types: [] },
   ],
   features: {
@@ -45,9 +51,29 @@ const provider = new Provider(issuer, {
       },
     },
   },
+  enabledJWA: { clientAuthSigningAlgValues: ["EdDSA"] },
+  // Keys of a gateway on this machine: without the guard against addresses of machines of one's own.
+  fetch: (url, { dispatcher: _, ...options }) => fetch(url, options),
   ttl: { ClientCredentials: 30 },
   scopes: ["notes:read", "notes:delete"],
 });
+// RFC 8693: for whom the gateway says that it asks, with the gateway as the actor.
+const keys = createRemoteJWKSet(new URL(jwks));
+provider.registerGrantType(
+  exchange,
+  async (ctx) => {
+    const { client, params } = ctx.oidc;
+    const { payload } = await jwtVerify(params.subject_token, keys, { audience: issuer, maxTokenAge: "60s" });
+    const extra = { for: payload.sub, act: { sub: client.clientId } };
+    const token = new provider.ClientCredentials({ client, scope: params.scope, aud: params.resource, extra });
+    token.rar = JSON.parse(params.authorization_details ?? "[]");
+    const access_token = await token.save();
+    const issued_token_type = "urn:ietf:params:oauth:token-type:access_token";
+    const { scope, rar: authorization_details } = token;
+    ctx.body = { access_token, issued_token_type, token_type: "Bearer", expires_in: 30, scope, authorization_details };
+  },
+  ["subject_token", "subject_token_type", "requested_token_type", "scope", "resource", "authorization_details"],
+);
 provider.on("client_credentials.saved", (token) => tokens.push(token.jti));
 
 const find = (value) => provider.ClientCredentials.find(value);
@@ -67,10 +93,11 @@ async function serve(request, response) {
     const seen = token ? await introspect(token) : { active: false };
     if (!seen.active || seen.scope !== "notes:delete" || seen.aud !== mcp) throw new Error("no good token");
     deleted.push(id);
-    const { scope, authorization_details } = seen;
-    return { content: [{ type: "text", text: `deleted ${id} with ${JSON.stringify({ scope, authorization_details })}` }] };
+    const { scope, authorization_details, for: caller, act } = seen;
+    const told = JSON.stringify({ scope, authorization_details, for: caller, act });
+    return { content: [{ type: "text", text: `deleted ${id} with ${told}` }] };
   };
-  for (const name of ["delete_note", "wide"]) {
+  for (const name of ["delete_note", "exchange", "wide"]) {
     server.registerTool(name, { inputSchema: { id: z.string() } }, remove);
   }
   const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: undefined, enableJsonResponse: true });

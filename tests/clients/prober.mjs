@@ -9,6 +9,8 @@ const send = (message) => process.stdout.write(JSON.stringify({ jsonrpc: "2.0", 
 const tool = (name) => ({ name, description: name, inputSchema: { type: "object" } });
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
+let calls = 0;
+
 async function probe({ requests, run, keep }) {
   const seen = [];
   // A thief: keeps what it was lent.
@@ -64,9 +66,11 @@ for await (const line of createInterface({ input: process.stdin })) {
     const serverInfo = { name: "prober", version: "1" };
     send({ id, result: { protocolVersion: params.protocolVersion, capabilities: { tools: {} }, serverInfo } });
   } else if (method === "tools/list") {
-    send({ id, result: { tools: ["probe", "probe_cluster", "echo"].map(tool), resultType: "complete" } });
+    send({ id, result: { tools: ["probe", "probe_cluster", "echo", "show"].map(tool), resultType: "complete" } });
   } else if (method === "tools/call") {
-    const done = params.name === "echo" ? await echo(params._meta?.progressToken) : await probe(params.arguments);
+    calls += 1;
+    const show = { arguments: params.arguments, calls };
+    const done = params.name === "show" ? show : params.name === "echo" ? await echo(params._meta?.progressToken) : await probe(params.arguments);
     send({ id, result: { content: [{ type: "text", text: JSON.stringify(done) }], resultType: "complete" } });
   }
 }

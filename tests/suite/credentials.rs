@@ -286,11 +286,15 @@ async fn an_installation_token_for_one_repository() {
 /// OAuth against `oidc-provider`, and an MCP server of the TypeScript SDK that introspects at it.
 #[tokio::test]
 async fn a_token_for_one_resource_that_the_server_introspects() {
-    let Some((_provider, ready)) = start("oauth.mjs", &[]) else { return };
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let jwks = format!("http://127.0.0.1:{port}/.well-known/jwks.json");
+    let Some((_provider, ready)) = start("oauth.mjs", &[("JWKS", &jwks)]) else { return };
     let text = |name: &str| ready[name].as_str().unwrap().to_owned();
     let issuer = format!(
         "[credential.as]\nkind = \"oauth\"\nissuer = \"{0}\"\ntoken = \"{0}/token\"\nrevocation = \"{0}/token/revocation\"\n\
          introspection = \"{0}/token/introspection\"\nclient = \"gateway\"\nsecret = {{ env = \"CLIENT_SECRET\" }}\ndetails = \"mcp_tool_call\"\n\
+         [credential.exchange]\nkind = \"oauth\"\nissuer = \"{0}\"\ntoken = \"{0}/token\"\nrevocation = \"{0}/token/revocation\"\n\
+         introspection = \"{0}/token/introspection\"\nclient = \"exchanger\"\nkey = \"own\"\nexchange = {{ subject = \"caller\" }}\ndetails = \"mcp_tool_call\"\n\
          [upstream.notes]\nurl = \"{1}\"\n",
         text("issuer"),
         text("mcp")
@@ -298,6 +302,7 @@ async fn a_token_for_one_resource_that_the_server_introspects() {
     let terms = format!("[credential]\nissuer = \"as\"\nscope = \"notes:delete\"\n[credential.parameters]\nresource = \"{}\"\n", text("mcp"));
     let policies = vec![
         ("notes.toml", asks("notes", "delete_note", &terms)),
+        ("exchange.toml", asks("notes", "exchange", &terms.replace("issuer = \"as\"", "issuer = \"exchange\""))),
         ("wide.toml", asks("notes", "wide", &terms.replace("notes:delete", "notes:everything"))),
     ];
     let env = vec![("CLIENT_SECRET", "secret-of-the-gateway".to_owned())];
@@ -326,6 +331,17 @@ async fn a_token_for_one_resource_that_the_server_introspects() {
     let after = seen().await;
     assert_eq!(after["active"], 0, "{after}");
     assert_eq!(after["deleted"], json!(["n1"]));
+    // For the caller, with the gateway as the actor, which proves itself with its own key.
+    let _forward = forward(port, &world.address).await;
+    let call = tokio::spawn(legacy(&world, "exchange", "n3"));
+    world.approve(&world.one_waiting().await);
+    let reply = call.await.unwrap();
+    assert!(!reply.is_error() && reply.said().contains("deleted n3"), "{}\n{}", reply.text, world.log());
+    let told = said_of(&reply);
+    assert_eq!((&told["for"], &told["act"]["sub"]), (&json!("local"), &json!("exchanger")), "{told}");
+    lease_is(&world, "revoked").await;
+    let after = seen().await;
+    assert_eq!((&after["active"], &after["deleted"]), (&json!(0), &json!(["n1", "n3"])), "{after}");
     let log = world.log();
     assert!(!log.contains("secret-of-the-gateway"));
     for token in after["tokens"].as_array().unwrap() {
@@ -494,6 +510,22 @@ fn forms(secret: &str) -> Vec<(&'static str, String)> {
         ("percent", url::form_urlencoded::byte_serialize(secret.as_bytes()).collect()),
         ("a long part", secret[10..].to_owned()),
     ]
+}
+
+/// Last resort: in an argument, which the long-lived child never sees, and which comes back scrubbed.
+#[tokio::test]
+async fn a_credential_in_an_argument() {
+    let Some(more) = prober("") else { return };
+    let terms = "[credential]\nissuer = \"built-in\"\nscope = \"x\"\nargument = \"/auth/token\"\n";
+    let policies = vec![("prober.toml", asks("prober", "show", terms))];
+    let world = World::with(Settings { more, policies, ..Settings::default() }).await;
+    let reply = approved(&world, "prober", "show", json!({"a": 1})).await;
+    assert_eq!(said(&reply)["arguments"], json!({"a": 1, "auth": {"token": "[credential]"}}), "{}", reply.text);
+    assert_eq!(said(&reply)["calls"], 1);
+    let reply = approved(&world, "prober", "show", json!({"auth": {"token": "of the agent"}})).await;
+    assert!(reply.is_error() && reply.text.contains("could not be minted"), "{}", reply.text);
+    lease_is(&world, "revoked").await;
+    world.check().await;
 }
 
 /// A stored secret is handed on, and everybody is told that it is one.

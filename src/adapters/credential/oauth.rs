@@ -213,6 +213,7 @@ impl OAuth {
             Some(scope) if !words(&scope).is_subset(&asked) => return Err(format!("its scope is `{scope}`, and `{}` was asked", order.scope.text)),
             Some(scope) if words(&scope).is_empty() && !asked.is_empty() => return Err("it has no scope".into()),
             // RFC 6749 §5.1 lets a server leave it out where it is as asked; some do so where they granted none at all.
+            None if !asked.is_empty() && self.introspection.is_some() => return Err("it has no scope".into()),
             None if !asked.is_empty() => return Err("nobody says which scope it has: set `introspection`".into()),
             _ => {}
         }

@@ -253,6 +253,11 @@ impl Config {
         }
     }
 
+    /// How the gateway is reached: its public address, or where it listens.
+    pub fn address(&self) -> String {
+        self.public.clone().unwrap_or_else(|| format!("http://{}", self.listen))
+    }
+
     /// The directory that paths in the file are relative to.
     pub fn base(&self) -> &Path {
         self.path.as_deref().and_then(Path::parent).unwrap_or(Path::new("."))

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use super::super::{Code, Failure, print};
 use crate::adapters::credential::{Ending, Issuers, Order};
 use crate::domain::call::{Caller, Identity, ToolCall};
-use crate::domain::clock::{Timestamp, spoken};
+use crate::domain::clock::{Clock, Timestamp, spoken};
 use crate::domain::decision::verdict;
 use crate::domain::json::{Limits, read};
 use crate::domain::policy::{CredentialTerms, Policy, PolicySet, Verdict};
 use crate::domain::risk::{Assessment, Finding, Group, History};
 use crate::domain::text::visible;
 use crate::domain::tool::Known;
+use crate::system::SystemClock;
 
 pub(super) fn run(set: &PolicySet, issuers: &Issuers, name: &str, arguments: &str) -> Result<(), Failure> {
     let (server, tool) = name.split_once('/').ok_or_else(|| Failure::said("name the tool as SERVER/TOOL"))?;
@@ -57,7 +58,7 @@ fn credential(terms: &CredentialTerms, issuers: &Issuers, server: &str, call: &T
         tool: call.tool.clone(),
         arguments: call.arguments_digest(),
         approvers: vec![],
-        now: Timestamp(0),
+        now: SystemClock::starting_at(Timestamp(0)).now(),
     };
     let ending = match issuer.nature().ending {
         Ending::Revoked => "revoked after the call".to_owned(),

@@ -100,7 +100,7 @@ pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Fail
         Verb::Test(place) => test(&load(&config, place, true)?),
         Verb::Explain { tool, arguments, place } => {
             let set = load(&config, place, true)?;
-            let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+            let address = config.address();
             explain::run(&set, &planners(&config, &address)?, &tool, &arguments)
         }
         Verb::Pin { server } => pin(config, server).await,
@@ -110,7 +110,7 @@ pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Fail
 /// The policies of a directory. Where nobody is asked, the people and issuers that they name need not exist.
 fn load(config: &Config, place: Where, only_to_judge: bool) -> Result<PolicySet, Failure> {
     let defaults = if only_to_judge { config.defaults.clone().only_to_judge() } else { config.defaults.clone() };
-    let address = config.public.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+    let address = config.address();
     let issuers = std::sync::Arc::new(planners(config, &address)?);
     let source = Source::new(place.policies.or(config.policies.clone()), defaults).with(issuers);
     Ok(source.load().map_err(AppError::from)?)

@@ -4,7 +4,7 @@
 //! What is asked for comes from the canonical arguments that were approved, and from nothing else. Structures are filled,
 //! never texts spliced: an argument can be a string, or a number, of what is asked; it can never be a key or a bracket.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use regex::Regex;
@@ -396,11 +396,6 @@ pub fn put_argument(params: &mut Value, place: &Pointer, value: &str) -> Result<
     Ok(())
 }
 
-/// Fields by name, for texts.
-pub fn of<'f>(fields: &'f HashMap<&str, &str>) -> impl Fn(&str) -> Option<&'f str> {
-    |name| fields.get(name).copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -433,8 +428,7 @@ mod tests {
         assert_eq!(scope.parameters, r#"{"ids":[7],"permissions":{"issues":"write"},"repositories":["api"]}"#);
         assert_eq!(scope.shown(), scope.parameters);
         for repo in ["api\",\"other", "API", "a/b", "..", "a*", "", "api\n", "аpi", "api ", "$x", "api?x"] {
-            let call = Value::Object(Object::default());
-            let mut call = call;
+            let mut call = Value::Object(Object::default());
             if let Value::Object(object) = &mut call {
                 object.insert("repo", Value::String(repo.into()));
                 object.insert("id", arguments("7"));
@@ -471,8 +465,8 @@ mod tests {
 
     #[test]
     fn slots_write_fields_as_their_place_needs_them() {
-        let fields = HashMap::from([("user", "u/1"), ("password", "p\"@ß")]);
-        let fill = |text: &str| text.parse::<Slot>().unwrap().fill(of(&fields)).map_err(str::to_owned);
+        let fields = BTreeMap::from([("user", "u/1"), ("password", "p\"@ß")]);
+        let fill = |text: &str| text.parse::<Slot>().unwrap().fill(|name| fields.get(name).copied()).map_err(str::to_owned);
         assert_eq!(fill("postgres://{user|url}:{password|url}@db").unwrap(), "postgres://u%2F1:p%22%40%C3%9F@db");
         assert_eq!(fill("{{\"token\":\"{password|json}\"}}").unwrap(), "{\"token\":\"p\\\"@ß\"}");
         assert_eq!(fill("{token}").unwrap_err(), "token");
