@@ -164,6 +164,7 @@ pub fn run() -> ExitCode {
         (false, false) => LevelFilter::INFO,
     };
     telemetry::start(level, std::io::stderr().is_terminal());
+    hide_memory();
     // One client on a pipe is answered soonest by one thread: every hand-over to another costs more than judging does.
     let mut builder = match arguments.verb {
         Verb::Wrap(_) => tokio::runtime::Builder::new_current_thread(),
@@ -195,6 +196,15 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure),
+    }
+}
+
+/// Secrets pass through this process: it leaves no core dump, and others of the same user do not look into it.
+fn hide_memory() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable)) {
+        tracing::warn!(%error, "core dumps of this process could not be turned off");
     }
 }
 

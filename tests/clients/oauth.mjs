@@ -97,8 +97,9 @@ async function serve(request, response) {
     const told = JSON.stringify({ scope, authorization_details, for: caller, act });
     return { content: [{ type: "text", text: `deleted ${id} with ${told}` }] };
   };
-  for (const name of ["delete_note", "exchange", "wide"]) {
-    server.registerTool(name, { inputSchema: { id: z.string() } }, remove);
+  for (const name of ["delete_note", "exchange", "slow", "wide"]) {
+    const act = name === "slow" ? () => new Promise((done) => setTimeout(() => done({ content: [] }), 5000)) : remove;
+    server.registerTool(name, { inputSchema: { id: z.string() } }, act);
   }
   const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: undefined, enableJsonResponse: true });
   await server.connect(transport);

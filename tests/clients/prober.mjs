@@ -36,7 +36,12 @@ async function echo(progressToken) {
   if (progressToken !== undefined) {
     send({ method: "notifications/progress", params: { progressToken, progress: 1, message: `now ${token}` } });
   }
-  const parent = readFileSync(`/proc/${process.ppid}/environ`, "latin1");
+  let parent = "";
+  try {
+    parent = readFileSync(`/proc/${process.ppid}/environ`, "latin1");
+  } catch {
+    // Only root may look into the gateway.
+  }
   const file = process.env.TOKEN_FILE ?? "";
   return {
     plain: token,

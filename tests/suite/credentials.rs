@@ -473,6 +473,8 @@ async fn a_credential_is_nowhere() {
     assert_eq!(echoed["argv_has_it"], false, "{echoed}");
     assert_eq!(echoed["parent_environment_has_it"], false, "{echoed}");
     assert_eq!(echoed["core_limit"], "0", "{echoed}");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", world.gateway.as_ref().unwrap().id())).unwrap_or_default();
+    assert!(limits.lines().any(|line| line.starts_with("Max core file size") && line.split_whitespace().nth(4) == Some("0")), "{limits}");
     lease_is(&world, "revoked").await;
     assert!(!std::path::Path::new(echoed["file"].as_str().unwrap()).exists(), "the file is gone with the call");
     let forms = forms(CANARY);
@@ -684,5 +686,41 @@ async fn a_call_that_did_not_go_out_is_tried_once_more() {
     assert!(reply.is_error() && reply.text.contains("401"), "{}", reply.text);
     assert_eq!(seen.lock().unwrap().len(), 2);
     assert!(leases(&world).len() == 4 && leases(&world).iter().all(|lease| lease["state"] == "revoked"));
+    world.check().await;
+}
+
+/// Revoking such a token takes the token: after `kill -9` the next gateway has it from the sealed journal.
+#[tokio::test]
+async fn killed_with_a_token_that_only_it_can_revoke() {
+    let Some((_provider, ready)) = start("oauth.mjs", &[]) else { return };
+    let text = |name: &str| ready[name].as_str().unwrap().to_owned();
+    let more = format!(
+        "[credential.as]\nkind = \"oauth\"\nissuer = \"{0}\"\ntoken = \"{0}/token\"\nrevocation = \"{0}/token/revocation\"\n\
+         introspection = \"{0}/token/introspection\"\nclient = \"gateway\"\nsecret = {{ env = \"CLIENT_SECRET\" }}\n[upstream.notes]\nurl = \"{1}\"\n",
+        text("issuer"),
+        text("mcp")
+    );
+    let terms = format!("[credential]\nissuer = \"as\"\nscope = \"notes:delete\"\n[credential.parameters]\nresource = \"{}\"\n", text("mcp"));
+    let policies = vec![("notes.toml", asks("notes", "slow", &terms))];
+    let env = vec![("CLIENT_SECRET", "secret-of-the-gateway".to_owned())];
+    let mut world = World::with(Settings { more, policies, env, ..Settings::default() }).await;
+    let call = tokio::spawn({
+        let (client, body) = (
+            Client::new(&format!("{}/mcp/notes", world.address)),
+            json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "slow", "arguments": {"id": "n1"}}}),
+        );
+        async move { drop(client.send(body.to_string(), &[]).await) }
+    });
+    world.approve(&world.one_waiting().await);
+    world.recorded("dispatched").await;
+    world.kill();
+    call.await.unwrap();
+    let seen = || async { reqwest::get(text("seen")).await.unwrap().json::<Value>().await.unwrap() };
+    assert_eq!(seen().await["active"], 1, "the gateway is dead, and the token is not");
+    let key = std::fs::metadata(world.scratch.0.join("countersign.db.seal")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&key.permissions()) & 0o777, 0o600);
+    world.start();
+    lease_is(&world, "revoked").await;
+    assert_eq!(seen().await["active"], 0);
     world.check().await;
 }

@@ -1,7 +1,7 @@
 //! Signs tokens with which the gateway says who it is: with its own key, or with one that the operator stored.
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls::pki_types::PrivateKeyDer;
@@ -85,10 +85,7 @@ impl Key {
                 Some(signature)
             }
             Self::P256(key) => key.sign(&random, text).ok().map(|s| s.as_ref().to_vec()),
-            Self::Ed25519(key) => {
-                // Every key that was read has a public half.
-                (!key.public_key().as_ref().is_empty()).then(|| key.sign(text).as_ref().to_vec())
-            }
+            Self::Ed25519(key) => Some(key.sign(text).as_ref().to_vec()),
         }
     }
 }
