@@ -40,7 +40,7 @@
 //! # Where to add things
 //!
 //! - An issuer of credentials: a file in `src/adapters/credential/`, a name in
-//!   [`ISSUERS`](adapters::credential::ISSUERS), a variant of [`CredentialKind`](app::config::CredentialKind).
+//!   [`ISSUERS`](adapters::credential::ISSUERS), a variant of [`CredentialKind`](app::config::CredentialKind), and a line in `src/app/issuers.rs`.
 //! - A channel to approvers: a folder in `src/adapters/channel/` that implements [`Channel`](adapters::channel::Channel), a
 //!   name in [`CHANNELS`](adapters::channel::CHANNELS), a variant of [`ChannelKind`](app::config::ChannelKind).
 //! - A role for arguments: a file in `src/domain/risk/`, a variant of [`Role`](domain::risk::Role).

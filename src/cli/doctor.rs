@@ -20,6 +20,9 @@ pub(super) async fn run(config: Config, _arguments: Arguments) -> Result<(), Fai
     all.push(checked("approvers", Ok(config.approvers.join(", "))));
     let upstreams = config.upstreams.keys().cloned().collect::<Vec<_>>().join(", ");
     all.push(checked("upstreams", Ok(if upstreams.is_empty() { "none: good for `wrap` alone".to_owned() } else { upstreams })));
+    let issuers = config.credentials.keys().cloned().collect::<Vec<_>>().join(", ");
+    let hint = "none: servers use credentials of their own";
+    all.push(checked("issuers", Ok(if issuers.is_empty() { hint.to_owned() } else { format!("{issuers} (try one: countersign issuer test NAME)") })));
     let (store, directory) = (config.store.clone(), config.policies.clone());
     let address = config.address();
     let mut app = App::build(config, address).await?;

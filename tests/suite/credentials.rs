@@ -666,10 +666,13 @@ async fn a_call_that_did_not_go_out_is_tried_once_more() {
             kept.push(headers["authorization"].to_str().unwrap().to_owned());
             let good = tool == "once" && kept.len() == 2;
             let status = if good { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+            // What it heard, in the answer: as it is, and as a header of basic authentication.
+            let heard = kept.last().cloned().unwrap_or_default();
+            let echo = json!({"heard": heard, "basic": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("x:{heard}"))});
             (
                 status,
                 [("content-type", "application/json")],
-                json!({"jsonrpc": "2.0", "id": id, "result": {"content": [], "resultType": "complete"}}).to_string(),
+                json!({"jsonrpc": "2.0", "id": id, "result": {"content": [], "resultType": "complete", "_meta": echo}}).to_string(),
             )
         }
     };
@@ -682,6 +685,11 @@ async fn a_call_that_did_not_go_out_is_tried_once_more() {
     assert!(!reply.is_error() && reply.status == 200, "{}\n{}", reply.text, world.log());
     let tokens = std::mem::take(&mut *seen.lock().unwrap());
     assert!(tokens.len() == 2 && tokens[0] != tokens[1], "{tokens:?}");
+    let secret = tokens[1].trim_start_matches("Bearer ");
+    assert_eq!(reply.text.matches("[credential]").count(), 2, "{}", reply.text);
+    for (form, text) in forms(secret) {
+        assert!(!reply.text.contains(&text), "{form}");
+    }
     let reply = approved(&world, "picky", "never", json!({})).await;
     assert!(reply.is_error() && reply.text.contains("401"), "{}", reply.text);
     assert_eq!(seen.lock().unwrap().len(), 2);
@@ -722,5 +730,31 @@ async fn killed_with_a_token_that_only_it_can_revoke() {
     world.start();
     lease_is(&world, "revoked").await;
     assert_eq!(seen().await["active"], 0);
+    world.check().await;
+}
+
+/// An issuer that takes too long may have minted all the same: nothing runs, and what it may have made is revoked.
+#[tokio::test]
+async fn an_issuer_that_takes_too_long_runs_nothing_and_is_told_to_revoke() {
+    let scratch = crate::support::Scratch::new();
+    let program = scratch.write(
+        "program.py",
+        &format!(
+            "import json, sys, time\nasked = json.load(sys.stdin)\nopen('{}/' + asked['verb'], 'a').write(asked['lease'] + '\\n')\nif asked['verb'] == 'mint':\n    time.sleep(5)\n",
+            scratch.0.display()
+        ),
+    );
+    let more = format!("[credential.own]\nkind = \"exec\"\ncommand = [\"python3\", \"{}\"]\ntimeout = \"1s\"\n", program.display());
+    let terms = "[credential]\nissuer = \"own\"\nscope = \"x\"\n";
+    let policies = vec![("refund_payment.toml", asks("ledger", "refund_payment", terms))];
+    let world = World::with(Settings { more, policies, ..Settings::default() }).await;
+    let reply = approved(&world, "ledger", "refund_payment", crate::support::refund(8000)).await;
+    assert!(reply.is_error() && reply.text.contains("could not be minted"), "{}", reply.text);
+    assert_eq!(world.received_of("refund_payment").await, 0);
+    let lease = lease_is(&world, "revoked").await;
+    let (asked, revoked) = (std::fs::read_to_string(scratch.0.join("mint")).unwrap(), std::fs::read_to_string(scratch.0.join("revoke")).unwrap());
+    assert_eq!((asked.trim(), revoked.trim()), (lease["lease"].as_str().unwrap(), lease["lease"].as_str().unwrap()));
+    let kinds = world.kinds().await;
+    assert!(kinds.iter().any(|kind| kind == "mint-failed") && !kinds.iter().any(|kind| kind == "minted"), "{kinds:?}");
     world.check().await;
 }
