@@ -173,7 +173,7 @@ impl Gateway {
         match handed {
             Ok(()) => Ok(Some(minted)),
             Err(why) => {
-                self.revoke_minted(Some(minted)).await;
+                self.revoke_minted(Some(&minted)).await;
                 Err(failed(&why))
             }
         }
@@ -265,7 +265,7 @@ impl Gateway {
     }
 
     /// Ends the credential of a call that is over.
-    pub(super) async fn revoke_minted(&self, minted: Option<Minted>) {
+    pub(super) async fn revoke_minted(&self, minted: Option<&Minted>) {
         let Some(minted) = minted else { return };
         let secret = minted.needed.as_ref().map(|secret| secret.as_str());
         self.end(&minted.lease, Known { handle: minted.handle.as_deref(), secret, expires_at: minted.expires_at, tries: 0 }).await;

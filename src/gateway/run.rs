@@ -23,6 +23,9 @@ const LONG_ANSWER: usize = 16 << 10;
 /// How often, and how many times, the record of a call's end is tried again.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 const SETTLE_TRIES: usize = 120;
+/// How long an answer waits for its credential to be dead; an issuer that takes longer is not waited for.
+const FOR_THE_END: Duration = Duration::from_secs(2);
+
 impl Gateway {
     /// Runs a call that policy allows.
     pub(super) async fn run_allowed(&self, attempt: &Attempt, case: &Case, permit: Permit, subject: String) -> Result<(), RouteError> {
@@ -62,7 +65,7 @@ impl Gateway {
                 self.say(attempt, Said::Refused(refusal)).await;
             }
         }
-        self.revoke_minted(minted).await;
+        self.revoke_minted(minted.as_ref()).await;
         Ok(())
     }
 
@@ -82,7 +85,7 @@ impl Gateway {
             Err(why) => return self.put_back(attempt, held, Some(why)).await,
         };
         if attempt.is_gone() {
-            self.revoke_minted(minted).await;
+            self.revoke_minted(minted.as_ref()).await;
             return self.put_back(attempt, held, None).await;
         }
         let Approval::Redeemed(stage) = held.approval.clone() else { return Err(StoreError::Corrupt("not redeemed".into()).into()) };
@@ -95,7 +98,7 @@ impl Gateway {
         if let Err(error) = self.store.commit(Change::synced(entry, vec![advance])).await {
             // Not recorded, so not sent. If it was recorded after all, putting it back loses the race.
             tracing::error!(%error, approval = id, "a call could not be recorded as sent, and was not sent");
-            self.revoke_minted(minted).await;
+            self.revoke_minted(minted.as_ref()).await;
             return self.put_back(attempt, held, Some("the gateway could not record the call".into())).await;
         }
         let held = Versioned { approval: dispatched, version: held.version + 1 };
@@ -112,6 +115,9 @@ impl Gateway {
             self.deliver(attempt, Said::Refused(Refusal::Unknown { subject: id.clone() })).await;
         }
         let told = settled.is_err();
+        // Whatever cannot be recorded yet, the credential's time is over now.
+        let mut ending = std::pin::pin!(self.revoke_minted(minted.as_ref()));
+        let ended = tokio::time::timeout(FOR_THE_END, &mut ending).await.is_ok();
         for _ in 0..SETTLE_TRIES {
             if settled.is_ok() {
                 break;
@@ -119,17 +125,20 @@ impl Gateway {
             tokio::time::sleep(SETTLE_AGAIN).await;
             settled = self.settle(attempt, &held, &end, minted.as_ref()).await;
         }
-        self.revoke_minted(minted).await;
         self.trails.read(&attempt.caller.name, self.clock.now());
         // Never recorded: the gateway after this one finds it dispatched, and records its outcome as unknown.
-        let Ok((held, outcome, said)) = settled else { return Ok(()) };
-        self.channels.tell(&held.approval).await;
-        if !told
-            && self.deliver(attempt, said).await
-            && matches!(outcome, Outcome::Completed { .. })
-            && let Err(error) = self.delivered(&held, &outcome).await
-        {
-            tracing::error!(%error, approval = id, "it could not be recorded that the answer was taken: it is kept");
+        if let Ok((held, outcome, said)) = settled {
+            self.channels.tell(&held.approval).await;
+            if !told
+                && self.deliver(attempt, said).await
+                && matches!(outcome, Outcome::Completed { .. })
+                && let Err(error) = self.delivered(&held, &outcome).await
+            {
+                tracing::error!(%error, approval = id, "it could not be recorded that the answer was taken: it is kept");
+            }
+        }
+        if !ended {
+            ending.await;
         }
         Ok(())
     }
@@ -203,7 +212,8 @@ impl Gateway {
             return end;
         }
         tracing::warn!(%error, server = %attempt.server.name, "a call with a credential did not go out; it is tried once more with a new one");
-        self.revoke_minted(minted.take()).await;
+        self.revoke_minted(minted.as_ref()).await;
+        *minted = None;
         match self.mint(attempt, case, &permit, run.subject, run.reviewers).await {
             Ok(again) => *minted = again,
             Err(why) => return Err(InvokeError::NotSent(why)),

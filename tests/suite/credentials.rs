@@ -758,3 +758,22 @@ async fn an_issuer_that_takes_too_long_runs_nothing_and_is_told_to_revoke() {
     assert!(kinds.iter().any(|kind| kind == "mint-failed") && !kinds.iter().any(|kind| kind == "minted"), "{kinds:?}");
     world.check().await;
 }
+
+/// An issuer that takes its time to revoke does not keep the answer from its caller.
+#[tokio::test]
+async fn an_issuer_that_revokes_slowly_keeps_no_answer_back() {
+    let scratch = crate::support::Scratch::new();
+    let program = scratch.write(
+        "program.py",
+        "import json, sys, time, datetime\nasked = json.load(sys.stdin)\nif asked['verb'] == 'mint':\n    until = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=20)\n    print(json.dumps({'fields': {'secret': 'of one call'}, 'expires_at': until.isoformat()}))\nelse:\n    time.sleep(6)\n",
+    );
+    let issuer = format!("[credential.own]\nkind = \"exec\"\ncommand = [\"python3\", \"{}\"]\n", program.display());
+    let Some(more) = prober(&issuer) else { return };
+    let policies = vec![("prober.toml", asks("prober", "show", "[credential]\nissuer = \"own\"\nscope = \"x\"\nttl = \"30s\"\n"))];
+    let world = World::with(Settings { more, policies, ..Settings::default() }).await;
+    let reply = approved(&world, "prober", "show", json!({"a": 1})).await;
+    assert_eq!(said(&reply)["arguments"]["a"], 1, "{}", reply.text);
+    assert_eq!(leases(&world)[0]["state"], "minted", "the answer did not wait");
+    lease_is(&world, "revoked").await;
+    world.check().await;
+}
