@@ -71,9 +71,13 @@ for await (const line of createInterface({ input: process.stdin })) {
     const serverInfo = { name: "prober", version: "1" };
     send({ id, result: { protocolVersion: params.protocolVersion, capabilities: { tools: {} }, serverInfo } });
   } else if (method === "tools/list") {
-    send({ id, result: { tools: ["probe", "probe_cluster", "echo", "show"].map(tool), resultType: "complete" } });
+    send({ id, result: { tools: ["probe", "probe_cluster", "echo", "hang", "show"].map(tool), resultType: "complete" } });
   } else if (method === "tools/call") {
     calls += 1;
+    if (params.name === "hang") {
+      writeFileSync(params.arguments.into, String(process.pid));
+      continue;
+    }
     const show = { arguments: params.arguments, calls };
     const done = params.name === "show" ? show : params.name === "echo" ? await echo(params._meta?.progressToken) : await probe(params.arguments);
     send({ id, result: { content: [{ type: "text", text: JSON.stringify(done) }], resultType: "complete" } });

@@ -777,3 +777,27 @@ async fn an_issuer_that_revokes_slowly_keeps_no_answer_back() {
     lease_is(&world, "revoked").await;
     world.check().await;
 }
+
+/// A server that never answers does not keep its credential, its file or its process: they end with the call.
+#[tokio::test]
+async fn a_child_that_never_answers_ends_with_its_credential() {
+    let Some(more) = prober("") else { return };
+    let terms = "[credential]\nissuer = \"built-in\"\nscope = \"x\"\nttl = \"5s\"\nfile = { TOKEN_FILE = \"{secret}\" }\n";
+    let policies = vec![("prober.toml", asks("prober", "hang", terms))];
+    let world = World::with(Settings { more, policies, ..Settings::default() }).await;
+    let into = world.scratch.0.join("pid");
+    let reply = approved(&world, "prober", "hang", json!({"into": into})).await;
+    assert!(reply.is_error() && reply.state() == "outcome-unknown", "{}", reply.text);
+    let pid = std::fs::read_to_string(&into).unwrap();
+    lease_is(&world, "revoked").await;
+    let until = Instant::now() + Duration::from_secs(10);
+    let process = std::path::PathBuf::from(format!("/proc/{pid}/environ"));
+    let files = || std::fs::read_dir(world.scratch.0.join("countersign.db.instances")).unwrap().flatten().filter(|e| e.path().is_dir());
+    let left = || files().flat_map(|directory| std::fs::read_dir(directory.path()).unwrap()).count();
+    // A process that was waited for is gone; one that was not has no environment any more.
+    while std::fs::read(&process).is_ok_and(|environment| !environment.is_empty()) || left() > 0 {
+        assert!(Instant::now() < until, "{pid} lives, and {} directories with files are left", left());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.check().await;
+}

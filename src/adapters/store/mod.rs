@@ -339,11 +339,6 @@ impl LeaseState {
         }
     }
 
-    /// Whether the credential may still be usable.
-    pub fn is_open(self) -> bool {
-        matches!(self, Self::Intended | Self::Minted | Self::Revoking | Self::Lapsing)
-    }
-
     pub(super) fn read(name: &str) -> Option<Self> {
         let all = [Self::Intended, Self::Minted, Self::Revoking, Self::Lapsing, Self::Revoked, Self::Expired, Self::Void, Self::Kept];
         all.into_iter().find(|state| state.name() == name)

@@ -7,9 +7,7 @@
 //! child of its own, started with the credential for exactly that call and ended after it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,16 +16,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
-use zeroize::Zeroizing;
 
+use super::lent::{Files, relay_errors};
 use super::{Answer, Envelope, Exchange, Id, Incoming, InvokeError, Lines, MAX_MESSAGE, Outgoing, Secrets, Unanswered, Upstream};
 use crate::domain::json::{Limits, Value, read};
 use crate::domain::permit::Permit;
-use crate::domain::scrub::Scrubber;
 use crate::system::random_hex;
 
 /// How long a child has to answer what the gateway itself asks it.
@@ -61,53 +58,6 @@ struct Process {
     group: Option<rustix::process::Pid>,
     // Removed with it.
     _files: Option<Files>,
-}
-
-/// Files that hold a credential, in a directory that only this user can look into.
-struct Files(PathBuf);
-
-impl Files {
-    fn write(private: &Path, files: &[(String, Zeroizing<String>)], command: &mut Command) -> std::io::Result<Option<Self>> {
-        if files.is_empty() {
-            return Ok(None);
-        }
-        let name = random_hex::<16>().map_err(std::io::Error::other)?;
-        let made = Self(private.join(name));
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&made.0)?;
-        for (variable, text) in files {
-            let path = made.0.join(variable);
-            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-            file.write_all(text.as_bytes())?;
-            command.env(variable, path);
-        }
-        Ok(Some(made))
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::error!(%error, "a file with a credential could not be removed: {}", self.0.display());
-        }
-    }
-}
-
-/// Hands on what a child with a credential says on its standard error, without the credential.
-async fn relay_errors(mut from: tokio::process::ChildStderr, scrubber: Scrubber) {
-    let mut stream = scrubber.stream();
-    let mut to = tokio::io::stderr();
-    let mut piece = vec![0; 8 << 10];
-    loop {
-        let (out, over) = match from.read(&mut piece).await {
-            Ok(0) | Err(_) => (stream.finish(), true),
-            Ok(n) => (stream.push(piece.get(..n).unwrap_or_default()), false),
-        };
-        drop(to.write_all(&out).await);
-        drop(to.flush().await);
-        if over {
-            return;
-        }
-    }
 }
 
 impl Process {
@@ -290,6 +240,9 @@ impl Child {
             ready.map_err(|_| InvokeError::NotSent("the server did not start in time".into()))??;
         }
         let hear = self.await_answer(call, Some(process.clone()))?;
+        let Some(say) = self.shared().calls.get(&call.id).map(|waiting| waiting.say.clone()) else {
+            return Err(InvokeError::NotSent("the call was given up".into()));
+        };
         if let Err(error) = process.write(&request(call)).await {
             self.shared().calls.remove(&call.id);
             return Err(InvokeError::Lost(error.to_string()));
@@ -298,7 +251,12 @@ impl Child {
         let own_ids = self.own_ids.fetch_add(1, Ordering::Relaxed);
         self.tasks.spawn(async move {
             let lost = loop {
-                match lines.next().await {
+                let line = tokio::select! {
+                    line = lines.next() => line,
+                    // Nobody waits for it any more: it and its credential must not outlive the call.
+                    () = say.closed() => break None,
+                };
+                match line {
                     Ok(Some(line)) => {
                         if relay_alone(line, &shared, &id, &process, own_ids).await {
                             break None;

@@ -5,6 +5,7 @@
 mod child;
 pub mod envelope;
 mod http;
+mod lent;
 mod lines;
 mod sse;
 

@@ -9,6 +9,7 @@ pub mod credential;
 mod file;
 mod rule;
 mod show;
+mod slot;
 mod template;
 
 use std::collections::HashMap;
@@ -21,10 +22,11 @@ use serde::{Deserialize, Serialize};
 
 pub use case::{Case, CaseOutcome, Verdict};
 pub use compile::{Defaults, PolicyError, PolicySource, by_server, explain_toml};
-pub use credential::{CredentialTerms, Delivery, Places, Scope, Slot};
+pub use credential::{CredentialTerms, Delivery, Places, Scope};
 pub use file::{ArgumentFile, DefaultMode, PolicyFile};
 pub use rule::{Rule, RuleDecision};
 pub use show::Show;
+pub use slot::Slot;
 pub use template::{Template, TemplateError};
 
 use super::call::{Binding, CallDigest, Caller, ToolCall};
