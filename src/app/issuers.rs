@@ -20,10 +20,8 @@ const POD_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// All issuers; `address` is the gateway's own, for tokens that it signs.
 pub(super) fn build(config: &Config, address: &str, keys: &KeyRing) -> Result<Issuers, AppError> {
-    let needed = config.credentials.values().any(|kind| matches!(kind, CredentialKind::OAuth(_) | CredentialKind::GithubApp(_)));
-    let seal = if needed { seal(config).map_err(AppError::Seal)? } else { Seal::none() };
     let mut issuers = unsealed(config, address, keys)?;
-    issuers.seal = seal;
+    issuers.seal = seal(config).map_err(AppError::Seal)?;
     Ok(issuers)
 }
 

@@ -217,8 +217,8 @@ impl App {
         let settings = Settings {
             instance,
             enforcement: config.enforcement,
-            budget: config.hold.budget,
-            budget_with_progress: config.hold.with_progress,
+            patience: config.hold.patience.clone(),
+            rounds: config.hold.rounds,
             progress_every: config.hold.every,
             sync_always: config.sync_always,
             pending_per_caller: config.hold.per_caller,
@@ -370,6 +370,7 @@ impl App {
 
     /// Ends everything that runs, and says so in the record.
     pub async fn end(self) {
+        self.gateway.closing.cancel();
         self.stop.cancel();
         self.tasks.close();
         let ended = tokio::time::timeout(LAST, self.tasks.wait()).await.is_ok();

@@ -10,23 +10,92 @@ use crate::adapters::upstream::Id;
 use crate::domain::approval::Outcome;
 use crate::domain::clock::spoken;
 use crate::domain::text::visible;
-use crate::gateway::{Refusal, Waiting};
+use crate::gateway::{Refusal, TaskNow, TaskView, Waiting};
 
 /// The answer to a call that the gateway answers itself.
 pub(super) fn refused(id: &Id, refusal: &Refusal, stateless: bool) -> String {
     if let Refusal::Header { name } = refusal {
         return error(Some(id), -32020, &format!("the header `{name}` does not say what the body says"));
     }
+    if let Refusal::State { why } = refusal {
+        return error(Some(id), -32602, why);
+    }
+    if let Refusal::Again { state, waiting } = refusal {
+        let result = json!({"resultType": "input_required", "requestState": state, "_meta": {CALL: {"state": "pending", "approval": waiting.approval, "executed": false}}});
+        return json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string();
+    }
+    json!({"jsonrpc": "2.0", "id": id, "result": tool_result(refusal, stateless)}).to_string()
+}
+
+/// The result of a tool that did not run.
+fn tool_result(refusal: &Refusal, stateless: bool) -> Value {
     let (text, state, approval) = words(refusal);
     let mut result = json!({
         "content": [{"type": "text", "text": text}],
         "isError": true,
-        "_meta": {"dev.countersign/call": {"state": state, "approval": approval, "executed": executed(refusal)}},
+        "_meta": {CALL: {"state": state, "approval": approval, "executed": executed(refusal)}},
     });
     if let (true, Some(result)) = (stateless, result.as_object_mut()) {
         result.insert("resultType".into(), "complete".into());
     }
-    json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string()
+    result
+}
+
+/// A held call that goes on as a task, or the task when its client asks for it (MCP extension
+/// `io.modelcontextprotocol/tasks`).
+pub(super) fn task(id: &Id, view: &TaskView, created: bool) -> String {
+    let (status, message) = match &view.now {
+        TaskNow::Waiting(waiting) => ("working", Some(asked(waiting))),
+        TaskNow::Running => ("working", Some("Approved; the call runs".into())),
+        TaskNow::Cancelled => ("cancelled", Some("Taken back; the call was NOT executed".into())),
+        TaskNow::Answered(_) => ("completed", None),
+        TaskNow::Refused(refusal) => ("completed", Some(words(refusal).0)),
+    };
+    let mut task = json!({
+        "resultType": if created { "task" } else { "complete" }, "taskId": view.id, "status": status, "createdAt": view.created.to_string(),
+        "lastUpdatedAt": view.updated.to_string(), "ttlMs": view.ttl_ms, "pollIntervalMs": POLL_MS,
+    });
+    let mut put = |name: &str, value: Value| {
+        if let Some(task) = task.as_object_mut() {
+            task.insert(name.into(), value);
+        }
+    };
+    if let Some(message) = message {
+        put("statusMessage", message.into());
+    }
+    match &view.now {
+        TaskNow::Refused(refusal) => put("result", tool_result(refusal, true)),
+        TaskNow::Answered(kept) => {
+            let whole: Value = serde_json::from_slice(kept).unwrap_or_default();
+            match (whole.get("result"), whole.get("error")) {
+                // What a server asks in the middle of a call nobody can answer for a task.
+                (Some(result), _) if result.get("resultType").is_some_and(|kind| kind != "complete") => {
+                    put("status", "failed".into());
+                    put(
+                        "error",
+                        json!({"code": -31007, "message": "the server did not end the call, and asks for what a task cannot give: call again without tasks"}),
+                    );
+                }
+                (Some(result), _) => put("result", result.clone()),
+                (None, error) => {
+                    put("status", "failed".into());
+                    put("error", error.cloned().unwrap_or_else(|| json!({"code": -32603, "message": "the server's answer cannot be read"})));
+                }
+            }
+        }
+        _ => {}
+    }
+    json!({"jsonrpc": "2.0", "id": id, "result": task}).to_string()
+}
+
+/// How often the state of a task is worth asking for, in milliseconds.
+const POLL_MS: u64 = 2000;
+/// Where the state of a call stands for machines.
+const CALL: &str = "dev.countersign/call";
+
+/// What `tasks/update` and `tasks/cancel` are answered.
+pub(super) fn acknowledged(id: &Id) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "result": {"resultType": "complete"}}).to_string()
 }
 
 /// A progress message for a call that waits. Ours count in millionths, so that the server's own progress, which starts
@@ -90,6 +159,8 @@ fn words(refusal: &Refusal) -> (String, &'static str, Option<&str>) {
             };
             (format!("This call was NOT executed: {how}. (approval {approval})"), outcome.name(), Some(approval))
         }
+        Refusal::Again { waiting, .. } => (asked(waiting), "pending", Some(&waiting.approval)),
+        Refusal::State { why } => (format!("This call was NOT executed: {why}."), "failed", None),
         Refusal::Header { name } => (format!("This call was NOT executed: the header `{name}` does not say what the body says."), "failed", None),
         Refusal::Failed { why, approval } => {
             let next = match approval {

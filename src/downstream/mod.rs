@@ -10,3 +10,4 @@ pub mod identity;
 pub mod pipes;
 mod speak;
 pub mod stdio;
+mod tasks;

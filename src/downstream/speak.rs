@@ -76,9 +76,10 @@ impl Speaker {
                 message
             }
             Said::Refused(refusal) => {
-                let status = matches!(refusal, Refusal::Header { .. }).then_some(400);
+                let status = matches!(refusal, Refusal::Header { .. } | Refusal::State { .. }).then_some(400);
                 Some(Message { status, ..Message::ours(answer::refused(own, &refusal, self.stateless), true) })
             }
+            Said::Task(view) => Some(Message::ours(answer::task(own, &view, true), true)),
             Said::Waiting(waiting) => {
                 self.said += 1;
                 let token = self.token.as_ref()?;

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::answer;
 use super::identity::Callers;
 use super::speak::Speaker;
+use super::tasks::{self, Asking};
 use crate::adapters::upstream::{Child, ChildSettings, Envelope, Id, Lines, LinesError};
 use crate::domain::call::ToolCall;
 use crate::domain::json::Limits;
@@ -88,7 +89,15 @@ impl StdioFront {
         let written = tasks.spawn(write(lines, output));
         let mut input = Lines::new(input, self.limits.bytes);
         let calls = TaskTracker::new();
-        let front = Front { shared: Arc::new(self), child: child.clone(), out: out.clone(), running: Arc::default(), calls: calls.clone() };
+        let front = Front {
+            shared: Arc::new(self),
+            child: child.clone(),
+            out: out.clone(),
+            running: Arc::default(),
+            calls: calls.clone(),
+            client: Mutex::default(),
+            gone: CancellationToken::new(),
+        };
         let end = loop {
             tokio::select! {
                 line = input.next() => match line {
@@ -136,6 +145,10 @@ struct Front {
     out: mpsc::Sender<Bytes>,
     running: Arc<Mutex<HashMap<Id, CancellationToken>>>,
     calls: TaskTracker,
+    /// What the client calls itself.
+    client: Mutex<Option<String>>,
+    /// The client has gone.
+    gone: CancellationToken,
 }
 
 impl Front {
@@ -146,6 +159,12 @@ impl Front {
         };
         if envelope.is("tools/call") {
             return self.call(&envelope).await;
+        }
+        if let (Some(task), Some(id)) = (tasks::ours(&envelope), envelope.id()) {
+            return self.task(id.clone(), envelope.method.as_deref().unwrap_or_default(), task).await;
+        }
+        if envelope.is("initialize") {
+            *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client_name(&envelope);
         }
         if envelope.is("notifications/cancelled") && self.give_up(&envelope) {
             return;
@@ -184,6 +203,7 @@ impl Front {
         }
         let (say, mut hear) = mpsc::channel(16);
         let mut speaker = Speaker::new(id.clone(), &call);
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (shared, out, running, upstream) = (self.shared.clone(), self.out.clone(), self.running.clone(), self.child.clone());
         self.calls.spawn(async move {
             let caller = match shared.callers.recognise(None, None, shared.gateway.clock.as_ref()).await {
@@ -195,7 +215,8 @@ impl Front {
                     return;
                 }
             };
-            let attempt = Attempt { server: shared.server.clone(), upstream, caller, call, id: id.clone(), headers: Vec::new(), gone, say };
+            let attempt =
+                Attempt { server: shared.server.clone(), upstream, caller, call, id: id.clone(), headers: None, client, round: 0, gone, say };
             let told = async {
                 while let Some(said) = hear.recv().await {
                     if let Some(message) = speaker.message(said) {
@@ -208,6 +229,20 @@ impl Front {
         });
     }
 
+    /// A question about a task of ours.
+    async fn task(&self, id: Id, method: &str, task: String) {
+        let shared = self.shared.clone();
+        let text = match shared.callers.recognise(None, None, shared.gateway.clock.as_ref()).await {
+            Ok(caller) => {
+                let (gateway, server, upstream) = (&shared.gateway, &shared.server, self.child.clone());
+                let asking = Asking { gateway, server, upstream, caller, tasks: &self.calls, gone: self.gone.child_token() };
+                asking.answer(&id, method, &task).await
+            }
+            Err(error) => answer::error(Some(&id), -31001, &error.to_string()),
+        };
+        drop(self.out.send(text.into()).await);
+    }
+
     /// Cancels a call of ours; answers whether it was one.
     fn give_up(&self, envelope: &Envelope<'_>) -> bool {
         let Some(id) = cancelled_id(envelope) else { return false };
@@ -216,12 +251,27 @@ impl Front {
     }
 
     fn give_up_all(&self) {
+        self.gone.cancel();
         self.running.lock().unwrap_or_else(PoisonError::into_inner).values().for_each(CancellationToken::cancel);
     }
 
     async fn error(&self, id: Option<&Id>, code: i32, message: &str) {
         drop(self.out.send(answer::error(id, code, message).into()).await);
     }
+}
+
+/// What a client calls itself when it opens a session.
+pub(super) fn client_name(envelope: &Envelope<'_>) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Opening {
+        client_info: Info,
+    }
+    #[derive(Deserialize)]
+    struct Info {
+        name: String,
+    }
+    serde_json::from_str::<Opening>(envelope.params?.get()).ok().map(|opening| opening.client_info.name.chars().take(100).collect())
 }
 
 /// The request that a `notifications/cancelled` is about.

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Attempt, Gateway, RouteError};
 use crate::adapters::store::{Change, Effect};
-use crate::adapters::upstream::mirrored_text;
+use crate::adapters::upstream::{header_text, mirrored_text};
 use crate::domain::audit::EventKind;
 use crate::domain::clock::Timestamp;
 use crate::domain::digest::Digest;
@@ -51,6 +51,17 @@ impl KnownTool {
             Self::NotOffered => Known::NotOffered,
             Self::Unread => Known::Unread,
         }
+    }
+
+    /// The headers in which a client over HTTP repeats arguments, where the tool's schema asks for it.
+    pub(super) fn mirrors(&self, arguments: &Value) -> Vec<(String, String)> {
+        let Self::Offered(definition, _) = self else { return Vec::new() };
+        let header = |(name, property): (&str, &Value)| {
+            let short = property.as_object()?.get("x-mcp-header")?.as_str()?;
+            let argument = arguments.as_object()?.get(name).filter(|value| !matches!(value, Value::Null))?;
+            Some((format!("mcp-param-{}", short.to_lowercase()), header_text(&argument.plain())))
+        };
+        definition.properties().filter_map(header).collect()
     }
 
     /// The first `mcp-param-*` header that does not say what its argument says (MCP 2026-07-28, Streamable HTTP). One

@@ -22,6 +22,12 @@ use crate::system::random_hex;
 /// How long a repeated call waits to see whether an answer is being taken right now.
 const DELIVERY: Duration = Duration::from_millis(200);
 
+/// How long a request is held whose client sends it again by itself: shorter than the 60 s after which the official SDKs
+/// give up.
+const LEG: Duration = Duration::from_secs(50);
+/// How often a task is looked at although nothing changed.
+const LOOK: Duration = Duration::from_secs(15);
+
 /// Resolves when the approval `id` changed, or may have.
 async fn changed(changes: &mut broadcast::Receiver<Arc<str>>, id: &str) {
     loop {
@@ -40,17 +46,38 @@ impl Gateway {
     pub(super) async fn hold(&self, attempt: &Attempt, case: Case, quorum: u8) -> Result<(), RouteError> {
         // Before the approval is looked up, so that no change after that is missed.
         let mut changes = self.store.changes();
-        let mut held = match self.attach(attempt, &case, quorum, &mut changes).await? {
+        let held = match self.attach(attempt, &case, quorum, &mut changes).await? {
             Ok(held) => held,
             Err(refusal) => {
                 self.say(attempt, Said::Refused(refusal)).await;
                 return Ok(());
             }
         };
+        if attempt.takes_tasks() && !matches!(held.approval, Approval::Settled(_)) {
+            return self.as_task(attempt, held, changes).await;
+        }
+        let budget = self.settings.patience.of(attempt.client_name());
+        let has_token = attempt.call.protocol_meta.get("progressToken").is_some();
+        let asks_again = attempt.is_stateless() && attempt.round < self.settings.rounds;
+        let limit = match (asks_again, has_token) {
+            (true, _) => budget.silent.min(LEG),
+            (false, true) => budget.with_progress,
+            (false, false) => budget.silent,
+        };
+        self.wait(attempt, held, &mut changes, Some(limit)).await
+    }
+
+    /// Waits for the end of an approval, at most `limit` long, and runs the call once it is approved.
+    pub(super) async fn wait(
+        &self,
+        attempt: &Attempt,
+        mut held: Versioned,
+        changes: &mut broadcast::Receiver<Arc<str>>,
+        limit: Option<Duration>,
+    ) -> Result<(), RouteError> {
         let id = held.approval.request().id.clone();
         let started = self.clock.now();
         let has_token = attempt.call.protocol_meta.get("progressToken").is_some();
-        let budget = if has_token { self.settings.budget_with_progress } else { self.settings.budget };
         let every = self.settings.progress_every;
         let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
         if has_token && matches!(held.approval, Approval::Pending(_)) {
@@ -72,24 +99,42 @@ impl Gateway {
                 Approval::Redeemed(_) | Approval::Dispatched(_) => {}
                 Approval::Settled(stage) => return self.tell_end(attempt, &held, stage.is.outcome.clone()).await,
             }
-            let left = budget.saturating_sub(self.clock.now().since(started));
+            let over = async {
+                match limit {
+                    Some(limit) => tokio::time::sleep(limit.saturating_sub(self.clock.now().since(started))).await,
+                    // A task is waited for until its approval ends, and a look at the clock tells that.
+                    None => tokio::time::sleep(LOOK).await,
+                }
+            };
             tokio::select! {
-                () = changed(&mut changes, &id) => {}
+                () = changed(changes, &id) => {}
                 _ = progress.tick(), if has_token => {
                     self.say(attempt, Said::Waiting(self.waiting(&held.approval))).await;
                 }
                 () = attempt.gone.cancelled() => return Ok(()),
                 () = attempt.say.closed() => return Ok(()),
-                () = tokio::time::sleep(left) => {
-                    let refusal = match &held.approval {
-                        Approval::Redeemed(_) | Approval::Dispatched(_) => Refusal::Running { approval: id },
-                        _ => Refusal::Pending(self.waiting(&held.approval)),
-                    };
+                () = over => if limit.is_some() {
+                    let refusal = self.not_yet(attempt, &held.approval);
                     self.say(attempt, Said::Refused(refusal)).await;
                     return Ok(());
                 }
             }
             held = self.store.approval(&id).await?.ok_or_else(|| StoreError::Corrupt(format!("approval {id} is gone")))?;
+        }
+    }
+
+    /// What a client is told whose call still waits when it is held no longer.
+    fn not_yet(&self, attempt: &Attempt, approval: &Approval) -> Refusal {
+        let waiting = self.waiting(approval);
+        if attempt.is_stateless() && attempt.round < self.settings.rounds {
+            let until = approval.request().terms.decide_by.plus(Duration::from_millis(approval.request().terms.execute_for_ms));
+            if let Some(state) = self.state_of(attempt, until) {
+                return Refusal::Again { state, waiting };
+            }
+        }
+        match approval {
+            Approval::Redeemed(_) | Approval::Dispatched(_) => Refusal::Running { approval: approval.request().id.clone() },
+            _ => Refusal::Pending(waiting),
         }
     }
 
@@ -302,16 +347,27 @@ impl Gateway {
 
     /// The answer reached the caller: it is kept no longer, and the next same call asks anew.
     pub(super) async fn delivered(&self, held: &Versioned, outcome: &Outcome) -> Result<(), RouteError> {
-        let (Approval::Settled(stage), Outcome::Completed { result, is_error, .. }) = (&held.approval, outcome) else { return Ok(()) };
+        let dropped = Effect::DropAnswer(held.approval.request().id.clone());
+        Ok(self.handed_over(held, outcome, vec![dropped]).await?)
+    }
+
+    /// The answer of a task reached its caller, who may ask for it again.
+    pub(super) async fn collected(&self, held: &Versioned, outcome: &Outcome) -> Result<(), StoreError> {
+        self.handed_over(held, outcome, vec![]).await
+    }
+
+    async fn handed_over(&self, held: &Versioned, outcome: &Outcome, more: Vec<Effect>) -> Result<(), StoreError> {
+        let (Approval::Settled(stage), Outcome::Completed { result, is_error, delivered: false }) = (&held.approval, outcome) else { return Ok(()) };
         let mut stage = stage.clone();
         stage.is.outcome = Outcome::Completed { result: *result, is_error: *is_error, delivered: true };
         stage.is.remembered_until = stage.is.settled_at;
         let request = stage.request.clone();
         let entry = self.entry(EventKind::Delivered, Some(request.key), Some(request.id.clone()), "{}".into());
-        let effects = vec![Effect::Advance(held.next(Approval::Settled(stage))), Effect::DropAnswer(request.id.clone())];
+        let mut effects = vec![Effect::Advance(held.next(Approval::Settled(stage)))];
+        effects.extend(more);
         match self.store.commit(Change::synced(entry, effects)).await {
             Ok(_) | Err(StoreError::Conflict) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 }

@@ -7,10 +7,13 @@ mod ask;
 mod credentials;
 mod definitions;
 mod hold;
+mod patience;
 mod post;
 mod review;
+mod rounds;
 mod run;
 mod sweep;
+mod tasks;
 mod trails;
 mod trial;
 
@@ -25,15 +28,17 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use patience::{Budget, Patience};
 pub use review::LOGIN;
 pub use sweep::SweepError;
+pub use tasks::{TASK_PREFIX, TaskNow, TaskView, declares_tasks};
 pub use trial::{Trial, TrialError};
 
 use crate::adapters::channel::Channels;
 use crate::adapters::channel::people::People;
 use crate::adapters::credential::Issuers;
 use crate::adapters::store::{Change, Effect, Spender, Store, StoreError, Versioned};
-use crate::adapters::upstream::{Answer, Id, Incoming, Outgoing, Upstream};
+use crate::adapters::upstream::{Answer, Id, Incoming, Outgoing, Upstream, client_headers, header_text};
 use crate::domain::approval::{Approval, Outcome};
 use crate::domain::audit::{Entry, EventKind, Receipt};
 use crate::domain::call::{Binding, CallDigest, Caller, ToolCall};
@@ -41,7 +46,7 @@ use crate::domain::clock::Clock;
 use crate::domain::clock::Timestamp;
 use crate::domain::decision::{Decision, Enforcement, decide, verdict};
 use crate::domain::digest::{Digest, Fields};
-use crate::domain::json::canonical;
+use crate::domain::json::{Value, canonical};
 use crate::domain::permit::{Grant, Permit};
 use crate::domain::policy::{Judged, Policy, PolicySet, Scope};
 use crate::domain::risk::{Band, History, carries_secret};
@@ -73,6 +78,9 @@ pub struct Gateway {
     definitions: Definitions,
     trails: trails::Trails,
     spending: tokio::sync::Mutex<()>,
+    followed: tasks::Followed,
+    /// Ends what waits for nobody who could go: tasks, which another gateway or the next start resumes.
+    pub closing: CancellationToken,
 }
 
 /// What a gateway is made of.
@@ -98,10 +106,11 @@ pub struct Settings {
     pub instance: String,
     /// Whether calls are held back.
     pub enforcement: Enforcement,
-    /// How long a call is held whose client takes no progress messages.
-    pub budget: Duration,
-    /// How long a call is held whose client takes them.
-    pub budget_with_progress: Duration,
+    /// How long a call is held for which client.
+    pub patience: Patience,
+    /// How often a client of the stateless era is told to send its request again, which it does by itself, before its model
+    /// is told that the call waits. Each time the call is held as for a client without progress messages.
+    pub rounds: u8,
     /// How often such a client hears of it.
     pub progress_every: Duration,
     /// Whether records of allowed calls are on disk before the call goes out.
@@ -135,8 +144,12 @@ pub struct Attempt {
     pub call: ToolCall,
     /// The client's id for it.
     pub id: Id,
-    /// Headers that the protocol defines, where it came over HTTP.
-    pub headers: Vec<(String, String)>,
+    /// Headers that the protocol defines, where it came over HTTP; nothing where they are to be made for a server over HTTP.
+    pub headers: Option<Vec<(String, String)>>,
+    /// What the client calls itself, where its session was opened with that; decides nothing but how long it is held.
+    pub client: Option<String>,
+    /// How often this request was sent again at the gateway's word; 0 until the gateway reads that from the request.
+    pub round: u8,
     /// The client gave the call up: cancelled it, closed a stream whose closing means that, or ended.
     pub gone: CancellationToken,
     /// Where what there is to say goes. Closed when the client's connection is lost, which in the eras with sessions is
@@ -157,6 +170,8 @@ pub enum Said {
     Refused(Refusal),
     /// It still waits: who is asked, where, and until when.
     Waiting(Waiting),
+    /// It goes on as a task.
+    Task(Box<TaskView>),
 }
 
 /// A held call, as its client is told of it.
@@ -218,6 +233,18 @@ pub enum Refusal {
     },
     /// It did not run and still waits for a person.
     Pending(Waiting),
+    /// It still waits, and its client is to send the request again with this state.
+    Again {
+        /// The state.
+        state: String,
+        /// What it waits for.
+        waiting: Waiting,
+    },
+    /// The state that came with the request is not ours, or not of this request.
+    State {
+        /// What is wrong.
+        why: String,
+    },
 }
 
 /// Everything found out about a call before it is decided.
@@ -289,6 +316,8 @@ impl Gateway {
             definitions,
             trails: trails::Trails::default(),
             spending: tokio::sync::Mutex::default(),
+            followed: tasks::Followed::default(),
+            closing: CancellationToken::new(),
         }
     }
 
@@ -303,7 +332,10 @@ impl Gateway {
     }
 
     /// Takes one call all the way. Whatever there is to say goes to `attempt.say`.
-    pub async fn call(&self, attempt: Attempt) {
+    pub async fn call(&self, mut attempt: Attempt) {
+        if let Err(error) = self.unsealed(&mut attempt) {
+            return self.say(&attempt, Said::Refused(Refusal::State { why: error.to_string() })).await;
+        }
         let route = std::panic::AssertUnwindSafe(self.route(&attempt)).catch_unwind().await;
         let refusal = match route {
             Ok(Ok(())) => return,
@@ -384,7 +416,7 @@ impl Gateway {
         let (call, server) = (&attempt.call, &attempt.server);
         let policy = self.policies().for_tool(&server.name, &call.tool);
         let known = self.known_tool(attempt, fresh).await?;
-        if let Some(header) = known.disagreeing(&attempt.headers, &call.arguments) {
+        if let Some(header) = known.disagreeing(attempt.headers.as_deref().unwrap_or_default(), &call.arguments) {
             return Err(RouteError::Header(header));
         }
         let targets = policy.lookups(call);
@@ -508,25 +540,47 @@ impl Attempt {
         self.gone.is_cancelled() || self.say.is_closed()
     }
 
+    /// Whether the client is of the stateless era.
+    fn is_stateless(&self) -> bool {
+        self.call.protocol_meta.get("io.modelcontextprotocol/protocolVersion").is_some()
+    }
+
+    /// What the client calls itself: in this request, or when its session was opened.
+    fn client_name(&self) -> Option<&str> {
+        let stated = self.call.protocol_meta.get("io.modelcontextprotocol/clientInfo").and_then(|info| info.as_object()?.get("name")?.as_str());
+        stated.or(self.client.as_deref())
+    }
+
     /// Server, tool and arguments.
     fn repeated(&self) -> Digest {
         let fields = Fields::new("countersign repeated v1").field(self.server.name.as_bytes()).field(self.call.tool.as_bytes());
         fields.field(self.call.arguments_digest().bytes()).digest()
     }
 
+    /// The headers of a request that did not come over HTTP (MCP 2026-07-28, Streamable HTTP).
+    fn made_headers(&self) -> Vec<(String, String)> {
+        let mut headers = client_headers();
+        if let Some(version) = self.call.protocol_meta.get("io.modelcontextprotocol/protocolVersion").and_then(Value::as_str) {
+            headers.push(("mcp-protocol-version".into(), header_text(version)));
+            headers.push(("mcp-method".into(), "tools/call".into()));
+            headers.push(("mcp-name".into(), header_text(&self.call.tool)));
+        }
+        headers
+    }
+
     /// The call as it goes upstream.
     fn outgoing(&self) -> Outgoing {
         let meta = &self.call.protocol_meta;
-        let stateless = meta.get("io.modelcontextprotocol/protocolVersion").is_some();
+        let stateless = self.is_stateless();
         let without_token = || {
             let mut meta = meta.clone();
             meta.remove("progressToken");
-            canonical(&crate::domain::json::Value::Object(meta))
+            canonical(&Value::Object(meta))
         };
         Outgoing {
             id: self.id.clone(),
             params: self.call.forwarded(),
-            headers: self.headers.clone(),
+            headers: self.headers.clone().unwrap_or_else(|| self.made_headers()),
             stateless_meta: stateless.then(without_token),
             progress_token: self.call.protocol_meta.get("progressToken").map(canonical),
         }

@@ -225,6 +225,12 @@ impl Gateway {
     /// dies, or the server answers or is lost.
     async fn send(&self, attempt: &Attempt, permit: Permit, minted: Option<&Minted>, merge: bool) -> (Result<Last, InvokeError>, Option<Permit>) {
         let mut outgoing = attempt.outgoing();
+        if attempt.headers.is_none() && attempt.is_stateless() && !attempt.server.is_child {
+            // The list is the one that the call was judged by, and is not read again for this.
+            if let Ok(known) = self.known_tool(attempt, false).await {
+                outgoing.headers.extend(known.mirrors(&attempt.call.arguments));
+            }
+        }
         if let Some(params) = minted.and_then(|minted| minted.params.as_ref()) {
             outgoing.params = params.to_string();
         }

@@ -204,3 +204,111 @@ async fn a_policy_that_changes_after_approval_makes_it_void() {
     assert_eq!(world.received_of("refund_payment").await, 0);
     world.check().await;
 }
+
+/// What the SDKs of the stateless era do by themselves: the same request again with the state, under another id.
+async fn round(client: &Client, id: i64, state: Option<&str>) -> crate::support::mcp::Reply {
+    let mut params = json!({"name": "refund_payment", "arguments": refund(8000)});
+    if let Some(state) = state {
+        params["requestState"] = json!(state);
+    }
+    client.request(json!(id), "tools/call", params).await.unwrap()
+}
+
+#[tokio::test]
+async fn clients_of_the_stateless_era_are_told_to_ask_again_and_their_model_hears_of_it_last() {
+    let world = World::with(Settings { hold: "budget = \"1s\"\nrounds = 2\n".into(), ..Settings::default() }).await;
+    let client = Client::new(&world.mcp());
+    let state = |reply: &crate::support::mcp::Reply| {
+        assert_eq!(reply.answer()["result"]["resultType"], "input_required", "{}", reply.text);
+        assert!(reply.answer()["result"].get("inputRequests").is_none());
+        reply.answer()["result"]["requestState"].as_str().unwrap().to_owned()
+    };
+    let first = state(&round(&client, 1, None).await);
+    let second = state(&round(&client, 2, Some(&first)).await);
+    assert_ne!(first, second);
+    let last = round(&client, 3, Some(&second)).await;
+    assert_eq!(last.state(), "pending", "{}", last.text);
+    assert!(last.is_error());
+    // One question for all of it, and a state that was tampered with, or belongs to other arguments, is refused.
+    let waiting = world.one_waiting().await;
+    let mut tampered = first.clone();
+    let end = if tampered.ends_with('A') { "B" } else { "A" };
+    tampered.replace_range(tampered.len() - 1.., end);
+    for (arguments, state) in
+        [(refund(8000), tampered.as_str()), (refund(8001), first.as_str()), (refund(8000), "countersign-1."), (refund(8000), "countersign-1.AAAA")]
+    {
+        let params = json!({"name": "refund_payment", "arguments": arguments, "requestState": state});
+        let reply = client.request(json!(9), "tools/call", params).await.unwrap();
+        assert_eq!((reply.status, reply.code()), (400, -32602), "{}", reply.text);
+    }
+    world.approve(&waiting);
+    let done = round(&client, 4, Some(&first)).await;
+    assert!(done.said().contains("80.00"), "{}", done.text);
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    world.check().await;
+}
+
+fn with_tasks() -> serde_json::Value {
+    json!({"io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}})
+}
+
+async fn about(client: &Client, method: &str, task: &str) -> serde_json::Value {
+    let params = json!({"taskId": task, "_meta": with_tasks()});
+    client.request(json!(7), method, params).await.unwrap().answer().clone()
+}
+
+async fn settled(client: &Client, task: &str) -> serde_json::Value {
+    for _ in 0..200 {
+        let answer = about(client, "tasks/get", task).await;
+        if answer["result"]["status"] != "working" {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the task does not end");
+}
+
+/// A client that follows tasks gets one at once; it outlives the gateway, belongs to its caller, and runs once.
+#[tokio::test]
+async fn a_task_waits_through_a_restart_and_runs_once() {
+    let mut world = World::new().await;
+    let client = Client::new(&world.mcp());
+    let call = |amount: u32| json!({"name": "refund_payment", "arguments": refund(amount), "_meta": with_tasks()});
+    let reply = client.request(json!(1), "tools/call", call(8000)).await.unwrap();
+    let result = &reply.answer()["result"];
+    assert_eq!((&result["resultType"], &result["status"]), (&json!("task"), &json!("working")), "{}", reply.text);
+    assert!(result["statusMessage"].as_str().unwrap().contains("anna") && result["ttlMs"].is_u64() && result["createdAt"].is_string());
+    let task = result["taskId"].as_str().unwrap().to_owned();
+    assert_eq!(about(&client, "tasks/get", &task).await["result"]["status"], "working");
+    assert_eq!(about(&client, "tasks/update", &task).await["result"]["resultType"], "complete");
+    // Asked once however often it is called; another's, or a guessed one, is not known.
+    let again = client.request(json!(2), "tools/call", call(8000)).await.unwrap();
+    assert_eq!(again.answer()["result"]["taskId"], task);
+    assert_eq!(about(&client, "tasks/get", "countersign-00000000000000000000000000000000").await["error"]["code"], -32602);
+    let waiting = world.one_waiting().await;
+    world.kill();
+    world.start();
+    let client = Client::new(&world.mcp());
+    assert_eq!(about(&client, "tasks/get", &task).await["result"]["status"], "working");
+    world.approve(&waiting);
+    let done = settled(&client, &task).await;
+    assert_eq!(done["result"]["status"], "completed", "{done}");
+    assert!(done["result"]["result"]["content"][0]["text"].as_str().unwrap().contains("80.00"), "{done}");
+    assert_eq!(settled(&client, &task).await["result"]["result"], done["result"]["result"]);
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    // Denied: the model reads that it did not run. Taken back: cancelled, and nobody can approve it any more.
+    let call = |amount: u32| {
+        let arguments = json!({"account": "acc-1", "to": "acme-ltd", "amount": amount, "currency": "EUR"});
+        json!({"name": "transfer", "arguments": arguments, "_meta": with_tasks()})
+    };
+    let denied = client.request(json!(3), "tools/call", call(8100)).await.unwrap().answer()["result"]["taskId"].as_str().unwrap().to_owned();
+    world.deny(&world.one_waiting().await);
+    let end = settled(&client, &denied).await;
+    assert_eq!((&end["result"]["status"], &end["result"]["result"]["isError"]), (&json!("completed"), &json!(true)), "{end}");
+    let cancelled = client.request(json!(4), "tools/call", call(8200)).await.unwrap().answer()["result"]["taskId"].as_str().unwrap().to_owned();
+    assert_eq!(about(&client, "tasks/cancel", &cancelled).await["result"]["resultType"], "complete");
+    assert_eq!(settled(&client, &cancelled).await["result"]["status"], "cancelled");
+    assert!(world.waiting().is_empty());
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    world.check().await;
+}

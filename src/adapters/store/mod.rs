@@ -57,6 +57,9 @@ pub trait Store: Send + Sync {
     /// The kept answer of a call whose caller was gone when it came.
     async fn answer(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError>;
 
+    /// The sealed call of an approval that its client follows as a task.
+    async fn task(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
     /// Those of `targets` that this caller reached before on this server.
     async fn seen(&self, server: &str, caller: &str, targets: &[Target]) -> Result<BTreeSet<Target>, StoreError>;
 
@@ -193,6 +196,8 @@ pub enum Effect {
     Advance(Versioned),
     /// The approval's answer, kept for a caller that was gone.
     KeepAnswer(String, Vec<u8>),
+    /// The approval's call, sealed, whose client follows it as a task.
+    KeepTask(String, Vec<u8>),
     /// The kept answer is handed out.
     DropAnswer(String),
     /// Targets that this caller reached on this server.

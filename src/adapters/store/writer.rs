@@ -297,6 +297,9 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
         Effect::KeepAnswer(id, bytes) => {
             sqlx::query("UPDATE approvals SET answer = ? WHERE id = ?").bind(bytes.as_slice()).bind(id.as_str()).execute(connection).await
         }
+        Effect::KeepTask(id, bytes) => {
+            sqlx::query("UPDATE approvals SET task = ? WHERE id = ?").bind(bytes.as_slice()).bind(id.as_str()).execute(connection).await
+        }
         Effect::DropAnswer(id) => sqlx::query("UPDATE approvals SET answer = NULL WHERE id = ?").bind(id.as_str()).execute(connection).await,
         Effect::Learn(server, caller, targets) => {
             for target in targets {

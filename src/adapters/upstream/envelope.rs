@@ -147,9 +147,26 @@ pub fn mirrored_text(header: &str) -> Option<String> {
     }
 }
 
+/// A value of the body as a header says it: plain where that is safe, else `=?base64?…?=`.
+pub fn header_text(text: &str) -> String {
+    use base64::Engine;
+    let plain = text.bytes().all(|b| (0x20..0x7f).contains(&b)) && text.trim() == text && !text.is_empty() && !text.starts_with("=?base64?");
+    if plain { text.to_owned() } else { format!("=?base64?{}?=", base64::engine::general_purpose::STANDARD.encode(text)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn header_texts_say_what_they_mirror() {
+        for text in ["a", "", " a", "Grüße", "a\r\nb: c", "=?base64?YQ==?=", "\u{7f}"] {
+            let header = header_text(text);
+            assert!(header.bytes().all(|b| (0x20..0x7f).contains(&b)), "{header}");
+            assert_eq!(mirrored_text(&header).as_deref(), Some(text));
+        }
+        assert_eq!(header_text("us-east 1"), "us-east 1");
+    }
 
     #[test]
     fn what_is_not_one_message_is_refused() {

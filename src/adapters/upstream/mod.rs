@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 pub use child::{Child, ChildSettings, Launch};
-pub use envelope::{Envelope, EnvelopeError, Id, mirrored_text};
+pub use envelope::{Envelope, EnvelopeError, Id, header_text, mirrored_text};
 pub use http::{HttpUpstream, RawResponse, UrlError, client_headers};
 pub use lines::{Lines, LinesError};
 pub use sse::event;

@@ -183,6 +183,21 @@ pub struct HoldFile {
     pub progress_every: Option<Length>,
     /// How many calls of one caller may wait for people at once; 100 by default.
     pub pending_per_caller: Option<u32>,
+    /// How often a client of the stateless era is told to send its request again, which it does by itself; 9 by default.
+    pub rounds: Option<u8>,
+    /// By the beginning of the name that a client gives itself; see the table in the documentation.
+    #[serde(default)]
+    pub client: BTreeMap<String, ClientHoldFile>,
+}
+
+/// `[hold.client.NAME]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ClientHoldFile {
+    /// How long a call is held.
+    pub budget: Length,
+    /// The same where the client takes progress messages; `budget` by default.
+    pub budget_with_progress: Option<Length>,
 }
 
 /// `[approver.NAME]`

@@ -24,6 +24,7 @@ use crate::domain::clock::Length;
 use crate::domain::decision::Enforcement;
 use crate::domain::policy::{DefaultMode, Defaults, explain_toml};
 use crate::domain::text::nearest;
+use crate::gateway::{Budget, Patience};
 
 /// Everything that the operator says.
 #[derive(Clone, Debug)]
@@ -73,12 +74,12 @@ pub struct Config {
 }
 
 /// How long calls are held.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Hold {
-    /// Where the client takes no progress messages.
-    pub budget: Duration,
-    /// Where it does.
-    pub with_progress: Duration,
+    /// How long for which client.
+    pub patience: Patience,
+    /// How often a client is told to send its request again.
+    pub rounds: u8,
     /// How often it hears of it.
     pub every: Duration,
     /// How many calls of one caller may wait at once.
@@ -197,8 +198,8 @@ impl Config {
                 _ => Enforcement::Enforce,
             },
             hold: Hold {
-                budget: length(file.hold.budget, 50),
-                with_progress: length(file.hold.budget_with_progress, 210),
+                patience: patience(&file.hold),
+                rounds: file.hold.rounds.unwrap_or(ROUNDS),
                 every: length(file.hold.progress_every, 10),
                 per_caller: file.hold.pending_per_caller.unwrap_or(100),
             },
@@ -242,7 +243,7 @@ impl Config {
                 judged_only: false,
             },
             enforcement: Enforcement::Enforce,
-            hold: Hold { budget: Duration::from_secs(50), with_progress: Duration::from_secs(210), every: Duration::from_secs(10), per_caller: 100 },
+            hold: Hold { patience: patience(&file::HoldFile::default()), rounds: ROUNDS, every: Duration::from_secs(10), per_caller: 100 },
             people: BTreeMap::from([(owner.clone(), Approver::Person(Default::default()))]),
             codes: BTreeMap::new(),
             channels: BTreeMap::new(),
@@ -274,6 +275,20 @@ impl Config {
     pub fn variable(name: &str) -> Option<String> {
         secret::environment(name)
     }
+}
+
+/// The SDKs send a request ten times.
+const ROUNDS: u8 = 9;
+
+fn patience(file: &file::HoldFile) -> Patience {
+    let seconds = |given: Option<Length>, usual: u64| given.map_or(Duration::from_secs(usual), |length| length.0);
+    let usual = Budget { silent: seconds(file.budget, 50), with_progress: seconds(file.budget_with_progress, 210) };
+    let mut patience = Patience::known(usual);
+    patience.clients.extend(file.client.iter().map(|(name, client)| {
+        let budget = Budget { silent: client.budget.0, with_progress: client.budget_with_progress.unwrap_or(client.budget).0 };
+        (name.to_lowercase(), budget)
+    }));
+    patience
 }
 
 fn default_address() -> SocketAddr {

@@ -22,7 +22,8 @@ use crate::domain::json::Value;
 use crate::downstream::answer;
 use crate::downstream::children::{Hub, Opened};
 use crate::downstream::speak::Speaker;
-use crate::downstream::stdio::{cancelled_id, imitates_call};
+use crate::downstream::stdio::{cancelled_id, client_name, imitates_call};
+use crate::downstream::tasks::{self, Asking};
 use crate::gateway::Attempt;
 use crate::system::random_hex;
 
@@ -45,6 +46,8 @@ struct Session {
     caller: Caller,
     upstream: String,
     hub: Option<Arc<Hub>>,
+    /// What the client calls itself.
+    client: Option<String>,
     used: Timestamp,
 }
 
@@ -60,7 +63,7 @@ impl HttpFront {
     }
 
     /// Remembers a session; answers whether there was room for it.
-    fn remember(&self, id: &str, upstream: &str, caller: &Caller, hub: Option<Arc<Hub>>) -> bool {
+    fn remember(&self, id: &str, upstream: &str, caller: &Caller, hub: Option<Arc<Hub>>, client: Option<String>) -> bool {
         let used = self.gateway.clock.now();
         let mut sessions = self.state.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         if hub.is_some() || sessions.0.len() >= MOST_SESSIONS {
@@ -70,8 +73,14 @@ impl HttpFront {
         if sessions.0.len() >= MOST_SESSIONS || (hub.is_some() && children() >= MOST_CHILDREN) {
             return false;
         }
-        sessions.0.insert(id.to_owned(), Session { caller: caller.clone(), upstream: upstream.to_owned(), hub, used });
+        sessions.0.insert(id.to_owned(), Session { caller: caller.clone(), upstream: upstream.to_owned(), hub, client, used });
         true
+    }
+
+    /// What the client of a session calls itself.
+    fn client(&self, headers: &HeaderMap) -> Option<String> {
+        let sessions = self.state.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.0.get(session_id(headers)?)?.client.clone()
     }
 
     fn forget(&self, id: &str) {
@@ -135,15 +144,23 @@ fn headers_agree(headers: &HeaderMap, envelope: &Envelope<'_>) -> Result<(), Str
     let Some(method) = envelope.method.as_deref() else { return Ok(()) };
     let required = stateless(headers) && envelope.id().is_some();
     mirrors(headers, "mcp-method", method, required)?;
-    if method == "tools/call" {
-        #[derive(Deserialize)]
-        struct Named {
-            name: String,
-        }
-        // Read loosely only to compare: the strict reader decides later, and refuses what could be read in two ways.
-        if let Some(named) = envelope.params.and_then(|p| serde_json::from_str::<Named>(p.get()).ok()) {
-            mirrors(headers, "mcp-name", &named.name, required)?;
-        }
+    // Read loosely only to compare: the strict reader decides later, and refuses what could be read in two ways.
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Named {
+        name: Option<String>,
+        uri: Option<String>,
+        task_id: Option<String>,
+    }
+    let named = || envelope.params.and_then(|p| serde_json::from_str::<Named>(p.get()).ok());
+    let name = match method {
+        "tools/call" | "prompts/get" => named().and_then(|named| named.name),
+        "resources/read" => named().and_then(|named| named.uri),
+        "tasks/get" | "tasks/update" | "tasks/cancel" => named().and_then(|named| named.task_id),
+        _ => None,
+    };
+    if let Some(name) = name {
+        mirrors(headers, "mcp-name", &name, required)?;
     }
     Ok(())
 }
@@ -189,9 +206,13 @@ async fn through(
     if envelope.is("notifications/cancelled") && give_up(front, &place, envelope) {
         return StatusCode::ACCEPTED.into_response();
     }
+    if let Some(task) = tasks::ours(envelope) {
+        return about_task(front, wrapped, caller, envelope, &task, Arc::new(upstream.clone())).await;
+    }
     let body = envelope.rebuilt(envelope.id());
+    let client = if envelope.is("initialize") { client_name(envelope) } else { None };
     match upstream.forward(Method::POST, &forwarded, body.into()).await {
-        Ok(response) => pass(front, name, &caller, response),
+        Ok(response) => pass(front, name, &caller, response, client),
         Err(error) => unreachable_upstream(envelope.id(), &error),
     }
 }
@@ -202,11 +223,11 @@ fn unreachable_upstream(id: Option<&Id>, error: &InvokeError) -> Response {
 }
 
 /// A server's response as it comes, with the headers that are the protocol's.
-fn pass(front: &HttpFront, name: &str, caller: &Caller, response: RawResponse) -> Response {
+fn pass(front: &HttpFront, name: &str, caller: &Caller, response: RawResponse, client: Option<String>) -> Response {
     let (head, body) = response.into_parts();
     if let Some(id) = head.headers.get(&SESSION).and_then(|v| v.to_str().ok())
         && front.session(id, name, caller).is_none()
-        && !front.remember(id, name, caller, None)
+        && !front.remember(id, name, caller, None, client)
     {
         return full();
     }
@@ -275,7 +296,9 @@ impl Work<'_> {
             caller: self.caller,
             call: self.call,
             id: self.id.clone(),
-            headers,
+            headers: Some(headers),
+            client: front.client(self.headers),
+            round: 0,
             gone: gone.clone(),
             say,
         };
@@ -314,7 +337,7 @@ async fn to_child(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller:
             (Err(error), _) => return start_failed(error),
             (_, Err(error)) => return start_failed(std::io::Error::other(error)),
         };
-        if !front.remember(&id, name, &caller, Some(hub.clone())) {
+        if !front.remember(&id, name, &caller, Some(hub.clone()), client_name(envelope)) {
             return full();
         }
         opened_session = Some(id);
@@ -333,6 +356,9 @@ async fn to_child(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller:
             None => return no_session(envelope.id()),
         }
     };
+    if let Some(task) = tasks::ours(envelope) {
+        return about_task(front, wrapped, caller, envelope, &task, hub.child.clone()).await;
+    }
     let place = opened_session.as_ref().map_or_else(|| place(headers, &caller, name), |id| format!("session {id}"));
     let mut response = match (&envelope.method, envelope.id()) {
         (Some(_), Some(id)) if envelope.is("tools/call") => {
@@ -357,6 +383,21 @@ async fn to_child(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller:
         response.headers_mut().insert(SESSION, id);
     }
     response
+}
+
+/// A question about a task of ours.
+async fn about_task(
+    front: &Arc<HttpFront>,
+    wrapped: &Wrapped,
+    caller: Caller,
+    envelope: &Envelope<'_>,
+    task: &str,
+    upstream: Arc<dyn Upstream>,
+) -> Response {
+    let Some(id) = envelope.id() else { return StatusCode::ACCEPTED.into_response() };
+    let (gateway, server) = (&front.gateway, &wrapped.server);
+    let asking = Asking { gateway, server, upstream, caller, tasks: &front.tasks, gone: CancellationToken::new() };
+    json(StatusCode::OK, asking.answer(id, envelope.method.as_deref().unwrap_or_default(), task).await)
 }
 
 #[expect(clippy::too_many_arguments, reason = "everything that a call needs, gathered in one place")]
@@ -426,7 +467,7 @@ pub(super) async fn get(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, c
     match (&wrapped.reach, session) {
         (_, Some(None)) => no_session(None),
         (Reach::Http(upstream), _) => match upstream.forward(Method::GET, &HttpUpstream::forwarded(headers.iter()), Bytes::new()).await {
-            Ok(response) => pass(front, name, caller, response),
+            Ok(response) => pass(front, name, caller, response, None),
             Err(error) => unreachable_upstream(None, &error),
         },
         (Reach::Child(_), Some(Some(Some(hub)))) => messages(hub.listen(), None, Closing(None)),
@@ -441,7 +482,7 @@ pub(super) async fn delete(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped
     front.forget(id);
     match (&wrapped.reach, hub) {
         (Reach::Http(upstream), _) => match upstream.forward(Method::DELETE, &HttpUpstream::forwarded(headers.iter()), Bytes::new()).await {
-            Ok(response) => pass(front, name, caller, response),
+            Ok(response) => pass(front, name, caller, response, None),
             Err(error) => unreachable_upstream(None, &error),
         },
         (Reach::Child(_), Some(hub)) => {

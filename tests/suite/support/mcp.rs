@@ -76,7 +76,7 @@ impl Client {
     }
 
     pub async fn request(&self, id: Value, method: &str, params: Value) -> Result<Reply, reqwest::Error> {
-        let name = params["name"].as_str().map(str::to_owned);
+        let name = ["name", "uri", "taskId"].iter().find_map(|name| params[name].as_str()).map(str::to_owned);
         let mut params = params;
         let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
         let given = params["_meta"].as_object().cloned().unwrap_or_default();

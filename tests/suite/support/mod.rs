@@ -88,7 +88,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let hold = "budget = \"20s\"\nbudget-with-progress = \"20s\"\nprogress-every = \"1s\"\n".to_owned();
+        let hold = "budget = \"20s\"\nbudget-with-progress = \"20s\"\nprogress-every = \"1s\"\nrounds = 0\n".to_owned();
         let approvers = "[approver.anna]\n[approver.bert]\n[approver.olga]\n".to_owned();
         Self { more: String::new(), listen: String::new(), hold, policies: Vec::new(), child: false, owner: "olga", approvers, env: Vec::new() }
     }
@@ -153,7 +153,7 @@ impl World {
             "[listen]\naddress = \"127.0.0.1:{port}\"\n{}[hold]\n{}\n{}[caller.local]\nowner = \"{}\"\n\
              [credential.built-in]\nkind = \"signed-jwt\"\n[upstream.ledger]\n{upstream}introspection = {{ file = \"{}\" }}\n{}\n",
             settings.listen,
-            settings.hold,
+            if settings.hold.contains("rounds") { settings.hold } else { settings.hold + "\nrounds = 0\n" },
             settings.approvers,
             settings.owner,
             scratch.0.join("introspection.secret").display(),

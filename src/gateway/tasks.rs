@@ -1,0 +1,251 @@
+//! Held calls that their clients follow as tasks (MCP extension `io.modelcontextprotocol/tasks`): they outlive requests,
+//! connections and this process.
+//!
+//! A task is an approval, named by its id and bound to its caller. While it waits, somebody waits for it in the gateway
+//! that made it, or in the one that was asked for it last; after a restart the first question brings it back to life.
+
+use std::collections::HashSet;
+use std::sync::PoisonError;
+
+use serde_json::json;
+use tokio::sync::{broadcast, mpsc};
+
+use super::{Attempt, Gateway, Refusal, RouteError, Said, Waiting};
+use crate::adapters::channel::DeskError;
+use crate::adapters::store::{Change, Effect, StoreError, Versioned};
+use crate::domain::approval::{Approval, Outcome};
+use crate::domain::audit::EventKind;
+use crate::domain::call::{Caller, ToolCall};
+use crate::domain::clock::Timestamp;
+use crate::domain::json::{Limits, Object, Value};
+
+/// How ids of tasks of ours begin; others are the server's.
+pub const TASK_PREFIX: &str = "countersign-";
+/// The extension's name.
+const EXTENSION: &str = "io.modelcontextprotocol/tasks";
+const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// How long a task is remembered after its call could run at the latest, in milliseconds.
+const REMEMBERED: u64 = 600_000;
+
+/// A task as its client sees it.
+#[derive(Clone, Debug)]
+pub struct TaskView {
+    /// Its id.
+    pub id: String,
+    /// When the call was asked for.
+    pub created: Timestamp,
+    /// When it changed last.
+    pub updated: Timestamp,
+    /// How long it is remembered after it was created, in milliseconds.
+    pub ttl_ms: u64,
+    /// Where it stands.
+    pub now: TaskNow,
+}
+
+/// Where a task stands.
+#[derive(Clone, Debug)]
+pub enum TaskNow {
+    /// It waits for people.
+    Waiting(Waiting),
+    /// It is approved, and runs.
+    Running,
+    /// It was taken back before it ran.
+    Cancelled,
+    /// The server's answer, a JSON-RPC response.
+    Answered(Vec<u8>),
+    /// It did not run, or nobody knows, or its answer is not kept.
+    Refused(Refusal),
+}
+
+impl Attempt {
+    /// Whether the client follows calls as tasks.
+    pub(super) fn takes_tasks(&self) -> bool {
+        let meta = &self.call.protocol_meta;
+        let extensions = || meta.get(CAPABILITIES)?.as_object()?.get("extensions")?.as_object()?.get(EXTENSION);
+        meta.get("io.modelcontextprotocol/protocolVersion").is_some() && extensions().is_some()
+    }
+
+    /// The same call for the task itself: nobody hears what is said of it, and the server is told of no ability to follow
+    /// tasks or to answer questions, for nobody would be there to do so.
+    fn for_task(&self) -> (Self, mpsc::Receiver<Said>) {
+        let (say, hear) = mpsc::channel(16);
+        let mut call = self.call.clone();
+        call.protocol_meta.remove("progressToken");
+        if let Some(Value::Object(mut told)) = call.protocol_meta.remove(CAPABILITIES) {
+            for ability in ["elicitation", "extensions", "roots", "sampling"] {
+                told.remove(ability);
+            }
+            call.protocol_meta.insert(CAPABILITIES, Value::Object(told));
+        }
+        let attempt = Self {
+            server: self.server.clone(),
+            upstream: self.upstream.clone(),
+            caller: self.caller.clone(),
+            call,
+            id: self.id.clone(),
+            headers: self.headers.clone(),
+            client: self.client.clone(),
+            round: 0,
+            gone: self.gone.clone(),
+            say,
+        };
+        (attempt, hear)
+    }
+}
+
+/// Which tasks somebody waits for in this process.
+pub(super) type Followed = std::sync::Mutex<HashSet<String>>;
+
+struct Following<'g>(&'g Followed, String);
+
+impl Drop for Following<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+impl Gateway {
+    fn follow(&self, id: &str) -> Option<Following<'_>> {
+        let new = self.followed.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
+        new.then(|| Following(&self.followed, id.to_owned()))
+    }
+
+    /// Answers a held call with a task, durable before the client hears of it, and goes on with it.
+    pub(super) async fn as_task(
+        &self,
+        attempt: &Attempt,
+        held: Versioned,
+        changes: broadcast::Receiver<std::sync::Arc<str>>,
+    ) -> Result<(), RouteError> {
+        let id = held.approval.request().id.clone();
+        if self.store.task(&id).await?.is_none() {
+            let sealed = self
+                .issuers
+                .seal
+                .seal(&place(&id), &attempt.call.forwarded())
+                .ok_or_else(|| StoreError::Unavailable("nothing seals tasks".into()))?;
+            let entry = self.entry(EventKind::Attached, Some(held.approval.request().key), Some(id.clone()), json!({"task": true}).to_string());
+            self.store.commit(Change::synced(entry, vec![Effect::KeepTask(id.clone(), sealed)])).await?;
+        }
+        let view = self.view(&held.approval).await?;
+        self.say(attempt, Said::Task(Box::new(view))).await;
+        self.see_through(attempt, held, changes).await
+    }
+
+    /// Waits for a task's end and runs it when it is approved, unless somebody here does so already.
+    async fn see_through(&self, attempt: &Attempt, held: Versioned, mut changes: broadcast::Receiver<std::sync::Arc<str>>) -> Result<(), RouteError> {
+        let Some(_following) = self.follow(&held.approval.request().id) else { return Ok(()) };
+        let (own, mut hear) = attempt.for_task();
+        // Nobody takes the last word, so that the answer is kept for whoever asks for the task.
+        let unheard = async {
+            while hear.recv().await.is_some() {}
+            std::future::pending().await
+        };
+        tokio::select! {
+            done = self.wait(&own, held, &mut changes, None) => done,
+            () = self.closing.cancelled() => Ok(()),
+            () = unheard => Ok(()),
+        }
+    }
+
+    /// Where the task of that id stands, for `caller` of `server`. One of somebody else answers like one that is not there.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn task(&self, id: &str, caller: &Caller, server: &str) -> Result<Option<TaskView>, StoreError> {
+        let Some(held) = self.own_task(id, caller, server).await? else { return Ok(None) };
+        let view = self.view(&held.approval).await?;
+        if let (TaskNow::Answered(_), Approval::Settled(stage)) = (&view.now, &held.approval) {
+            // From now on the same call is a new one; the answer stays, for a task can be asked for again.
+            self.collected(&held, &stage.is.outcome).await?;
+        }
+        Ok(Some(view))
+    }
+
+    async fn own_task(&self, id: &str, caller: &Caller, server: &str) -> Result<Option<Versioned>, StoreError> {
+        let Some(id) = id.strip_prefix(TASK_PREFIX) else { return Ok(None) };
+        let Some(held) = self.store.approval(id).await? else { return Ok(None) };
+        let request = held.approval.request();
+        if request.caller != *caller || request.binding.server != server || self.store.task(id).await?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.expired(held).await?))
+    }
+
+    /// The call of a task that nobody here waits for, so that it can be resumed.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn forsaken(&self, id: &str) -> Result<Option<ToolCall>, StoreError> {
+        let Some(id) = id.strip_prefix(TASK_PREFIX) else { return Ok(None) };
+        if self.followed.lock().unwrap_or_else(PoisonError::into_inner).contains(id) {
+            return Ok(None);
+        }
+        let Some(sealed) = self.store.task(id).await? else { return Ok(None) };
+        let open =
+            self.issuers.seal.open(&place(id), &sealed).ok_or_else(|| StoreError::Corrupt(format!("the call of task {id} cannot be unsealed")))?;
+        Ok(ToolCall::parse(open.as_bytes(), Limits::default()).ok())
+    }
+
+    /// Goes on with a task that was forsaken.
+    pub async fn resume(&self, id: &str, attempt: Attempt) {
+        let id = id.strip_prefix(TASK_PREFIX).unwrap_or(id);
+        let changes = self.store.changes();
+        let done = match self.store.approval(id).await {
+            Ok(Some(held)) => self.see_through(&attempt, held, changes).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, task = id, "a task could not be resumed; it is tried again when it is asked for");
+        }
+    }
+
+    /// Takes a task back, unless it runs already. Answers whether there is such a task.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn cancel_task(&self, id: &str, caller: &Caller, server: &str) -> Result<bool, StoreError> {
+        let Some(held) = self.own_task(id, caller, server).await? else { return Ok(false) };
+        match self.withdraw(&held.approval.request().id, "its caller cancelled the task").await {
+            // Over, or running: cancelling is a wish.
+            Ok(_) | Err(DeskError::Review(_) | DeskError::Unknown) => Ok(true),
+            Err(error) => Err(StoreError::Unavailable(error.to_string())),
+        }
+    }
+
+    async fn view(&self, approval: &Approval) -> Result<TaskView, StoreError> {
+        let request = approval.request();
+        let id = request.id.clone();
+        let changed = approval.reviews().last().map_or(request.asked_at, |review| review.at);
+        let (now, updated) = match approval {
+            Approval::Pending(_) => (TaskNow::Waiting(self.waiting(approval)), changed),
+            Approval::Approved(_) | Approval::Redeemed(_) | Approval::Dispatched(_) => (TaskNow::Running, changed),
+            Approval::Settled(stage) => {
+                let now = match &stage.is.outcome {
+                    Outcome::Cancelled { .. } => TaskNow::Cancelled,
+                    Outcome::Completed { .. } => match self.store.answer(&id).await? {
+                        Some(kept) => TaskNow::Answered(kept),
+                        None => TaskNow::Refused(Refusal::Answered { approval: id.clone() }),
+                    },
+                    Outcome::OutcomeUnknown { .. } => TaskNow::Refused(Refusal::Unknown { subject: id.clone() }),
+                    outcome => TaskNow::Refused(Refusal::Ended { approval: id.clone(), outcome: outcome.clone() }),
+                };
+                (now, stage.is.settled_at)
+            }
+        };
+        let terms = &request.terms;
+        let decide = u64::try_from(terms.decide_by.since(request.asked_at).as_millis()).unwrap_or(u64::MAX);
+        let ttl_ms = decide.saturating_add(terms.execute_for_ms).saturating_add(REMEMBERED);
+        Ok(TaskView { id: format!("{TASK_PREFIX}{id}"), created: request.asked_at, updated, ttl_ms, now })
+    }
+}
+
+fn place(id: &str) -> String {
+    format!("task\n{id}")
+}
+
+/// Whether a request's `_meta` says that its client follows tasks.
+pub fn declares_tasks(meta: &Object) -> bool {
+    meta.get(CAPABILITIES).and_then(Value::as_object).and_then(|told| told.get("extensions")?.as_object()?.get(EXTENSION)).is_some()
+}
