@@ -39,6 +39,16 @@ struct Streams {
     ended: bool,
 }
 
+impl Streams {
+    fn keep(&mut self, message: Bytes) {
+        if self.kept.len() >= MOST_KEPT {
+            self.kept.pop_front();
+            tracing::warn!("a client listens to no stream; the oldest message kept for it was dropped");
+        }
+        self.kept.push_back(message);
+    }
+}
+
 struct Post {
     to: mpsc::Sender<Bytes>,
     client_id: Id,
@@ -70,7 +80,9 @@ impl Hub {
                 let Some(hub) = weak.upgrade() else { return };
                 // Only one request at a time can be slow to read: its own stream is the one that is waited for.
                 if let Some((to, message)) = hub.route(message) {
-                    drop(to.send(message).await);
+                    if let Err(lost) = to.send(message).await {
+                        hub.keep(lost.0);
+                    }
                 }
             }
             if let Some(hub) = weak.upgrade() {
@@ -124,6 +136,18 @@ impl Hub {
         hear
     }
 
+    /// Keeps what a client lost with its connection for the next stream that it opens.
+    fn keep(&self, message: Bytes) {
+        if !self.remaps {
+            self.streams().keep(message);
+        }
+    }
+
+    /// The beginning of a legacy stream: an event with an id, from which a client that lost it resumes (MCP 2025-11-25).
+    pub(super) fn priming(&self) -> Bytes {
+        format!("id: {}\nretry: 1000\ndata: \n\n", self.next.fetch_add(1, Ordering::Relaxed)).into()
+    }
+
     /// Where a message of the server goes, in that client's terms.
     fn route(&self, message: Bytes) -> Option<(mpsc::Sender<Bytes>, Bytes)> {
         let envelope = Envelope::read(&message).ok()?;
@@ -156,11 +180,7 @@ impl Hub {
         if let Some(post) = streams.posts.values().find(|post| !post.to.is_closed()) {
             return Some((post.to.clone(), message));
         }
-        if streams.kept.len() >= MOST_KEPT {
-            streams.kept.pop_front();
-            tracing::warn!("a client listens to no stream; the oldest message kept for it was dropped");
-        }
-        streams.kept.push_back(message);
+        streams.keep(message);
         None
     }
 }

@@ -18,6 +18,8 @@ use crate::domain::digest::Digest;
 use crate::domain::json::Value;
 use crate::domain::tool::{Known, ToolDefinition};
 
+/// The first revision whose clients repeat arguments in headers.
+const STATELESS: &str = "2026-07-28";
 /// How long a list is believed.
 const BELIEVED: Duration = Duration::from_secs(60);
 /// How long a server that did not list its tools is left alone.
@@ -64,19 +66,22 @@ impl KnownTool {
         definition.properties().filter_map(header).collect()
     }
 
-    /// The first `mcp-param-*` header that does not say what its argument says (MCP 2026-07-28, Streamable HTTP). One
+    /// The first `mcp-param-*` header that does not say what its argument says, or is missing (MCP 2026-07-28, Streamable HTTP). One
     /// that the tool's schema does not name mirrors nothing.
     pub(super) fn disagreeing(&self, headers: &[(String, String)], arguments: &Value) -> Option<String> {
         let Self::Offered(definition, _) = self else { return None };
-        let mut mirrors = headers.iter().filter_map(|(name, value)| Some((name, name.strip_prefix("mcp-param-")?, value)));
-        mirrors
-            .find(|(_, short, value)| {
-                let mirrored = |property: &Value| property.as_object()?.get("x-mcp-header")?.as_str().map(str::to_lowercase);
-                let named = definition.properties().find(|(_, property)| mirrored(property).as_deref() == Some(*short));
-                let argument = named.map(|(name, _)| arguments.as_object().and_then(|all| all.get(name)).map(Value::plain));
-                argument.is_some_and(|argument| argument != mirrored_text(value))
-            })
-            .map(|(name, ..)| name.clone())
+        let given = |short: &str| headers.iter().find(|(name, _)| name.strip_prefix("mcp-param-") == Some(short));
+        let version = headers.iter().find(|(name, _)| name == "mcp-protocol-version").map(|(_, version)| version.as_str());
+        definition.properties().find_map(|(name, property)| {
+            let short = property.as_object()?.get("x-mcp-header")?.as_str()?.to_lowercase();
+            let argument = arguments.as_object().and_then(|all| all.get(name)).filter(|value| !matches!(value, Value::Null)).map(Value::plain);
+            let agrees = match given(&short) {
+                Some((_, value)) => argument == mirrored_text(value),
+                // Required since the revision that has them; over stdio there are no headers.
+                None => argument.is_none() || version.is_none_or(|version| version < STATELESS),
+            };
+            (!agrees).then(|| format!("mcp-param-{short}"))
+        })
     }
 }
 

@@ -15,6 +15,7 @@ mod callers;
 mod clients;
 mod command_line;
 mod concurrency;
+mod conformance;
 mod crash;
 mod credentials;
 mod fail_closed;

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -13,9 +13,9 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::reply::{CallStream, Closing, Detaching, json, messages};
+use super::reply::{CallStream, Closing, Detaching, json, messages, status_of};
 use super::{HttpFront, Reach, Wrapped, plain};
-use crate::adapters::upstream::{Envelope, HttpUpstream, Id, InvokeError, RawResponse, Upstream, mirrored_text};
+use crate::adapters::upstream::{Envelope, HttpUpstream, Id, InvokeError, RawResponse, Upstream, event, mirrored_text};
 use crate::domain::call::{Caller, ToolCall};
 use crate::domain::clock::Timestamp;
 use crate::domain::json::Value;
@@ -29,6 +29,8 @@ use crate::system::random_hex;
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// The first revision whose clients take events without a message, from which they resume a stream.
+const RESUMING: &str = "2025-11-25";
 /// The first revision without sessions.
 const STATELESS: &str = "2026-07-28";
 /// Most sessions at once; a new one beyond that is refused.
@@ -144,6 +146,9 @@ fn headers_agree(headers: &HeaderMap, envelope: &Envelope<'_>) -> Result<(), Str
     let Some(method) = envelope.method.as_deref() else { return Ok(()) };
     let required = stateless(headers) && envelope.id().is_some();
     mirrors(headers, "mcp-method", method, required)?;
+    if let (true, Some(version)) = (required, meta_member(envelope, "io.modelcontextprotocol/protocolVersion")) {
+        mirrors(headers, VERSION.as_str(), version.as_str().unwrap_or_default(), true)?;
+    }
     // Read loosely only to compare: the strict reader decides later, and refuses what could be read in two ways.
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -163,6 +168,22 @@ fn headers_agree(headers: &HeaderMap, envelope: &Envelope<'_>) -> Result<(), Str
         mirrors(headers, "mcp-name", &name, required)?;
     }
     Ok(())
+}
+
+/// A member of a request's `_meta`.
+fn meta_member(envelope: &Envelope<'_>, name: &str) -> Option<serde_json::Value> {
+    #[derive(Deserialize)]
+    struct Params {
+        #[serde(rename = "_meta")]
+        meta: HashMap<String, serde_json::Value>,
+    }
+    serde_json::from_str::<Params>(envelope.params?.get()).ok()?.meta.remove(name)
+}
+
+/// What every request of the stateless era says of itself; a server without HTTP cannot answer with the status for it.
+fn lacks_meta(envelope: &Envelope<'_>) -> Option<&'static str> {
+    let must = ["io.modelcontextprotocol/protocolVersion", "io.modelcontextprotocol/clientCapabilities"];
+    must.into_iter().find(|name| meta_member(envelope, name).is_none_or(|value| value.is_null()))
 }
 
 fn mirrors(headers: &HeaderMap, name: &str, body: &str, required: bool) -> Result<(), String> {
@@ -289,6 +310,8 @@ impl Work<'_> {
             }
             running.insert(key.clone(), gone.clone());
         }
+        let priming = self.hub.as_ref().filter(|_| takes_streams(self.headers)).map(|hub| priming(hub, self.headers));
+        let maps_status = self.hub.is_some() && !sessions;
         let (say, hear) = mpsc::channel(16);
         let attempt = Attempt {
             server: self.wrapped.server.clone(),
@@ -314,7 +337,7 @@ impl Work<'_> {
         };
         let work = Some(Detaching::new(work, &front.tasks));
         let guard = (!sessions).then(|| gone.drop_guard());
-        CallStream { work, hear, aside: self.aside, speaker: self.speaker, guard }.respond().await
+        CallStream { work, hear, aside: self.aside, speaker: self.speaker, priming, maps_status, guard }.respond().await
     }
 }
 
@@ -326,6 +349,9 @@ async fn to_child(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller:
         fail(StatusCode::BAD_GATEWAY, envelope.id(), -31005, "the server behind this gateway could not be started")
     };
     let mut opened_session = None;
+    if let (true, Some(id), Some(missing)) = (stateless(headers), envelope.id(), lacks_meta(envelope)) {
+        return fail(StatusCode::BAD_REQUEST, Some(id), -32602, &format!("`_meta` of the request needs `{missing}`"));
+    }
     let hub = if stateless(headers) {
         match front.child_of(name, wrapped, &caller) {
             Ok(hub) => hub,
@@ -368,7 +394,7 @@ async fn to_child(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller:
             };
             return tool_call(front, wrapped, caller, headers, place, id.clone(), call, hub).await;
         }
-        (Some(_), Some(id)) => ask_child(&hub, id, envelope).await,
+        (Some(_), Some(id)) => ask_child(&hub, id, envelope, headers).await,
         _ => {
             if envelope.is("notifications/cancelled") && give_up(front, &place, envelope) {
                 return StatusCode::ACCEPTED.into_response();
@@ -429,7 +455,7 @@ async fn tool_call(
 }
 
 /// A request that is no tool call: sent to the child, and answered by what comes back for it.
-async fn ask_child(hub: &Arc<Hub>, client_id: &Id, envelope: &Envelope<'_>) -> Response {
+async fn ask_child(hub: &Arc<Hub>, client_id: &Id, envelope: &Envelope<'_>, headers: &HeaderMap) -> Response {
     let mut params: Option<serde_json::Value> = envelope.params.and_then(|p| serde_json::from_str(p.get()).ok());
     let token = params.as_ref().and_then(|p| p.get("_meta")?.get("progressToken")).map(ToString::to_string);
     let Some(Opened { id, token: server_token, mut hear }) = hub.open(client_id, token, false) else {
@@ -457,8 +483,23 @@ async fn ask_child(hub: &Arc<Hub>, client_id: &Id, envelope: &Envelope<'_>) -> R
         return ended();
     }
     let Some(first) = hear.recv().await else { return ended() };
-    let is_answer = Envelope::read(&first).is_ok_and(|e| e.method.is_none());
-    if is_answer { json(StatusCode::OK, first) } else { messages(hear, Some(first), closing) }
+    let status = if stateless(headers) { status_of(&first) } else { StatusCode::OK };
+    if status != StatusCode::OK || !takes_streams(headers) {
+        return json(status, first);
+    }
+    let mut beginning = priming(hub, headers).to_vec();
+    beginning.extend_from_slice(&event(&first));
+    messages(hear, Some(beginning.into()), closing)
+}
+
+fn takes_streams(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT).iter().any(|value| value.to_str().is_ok_and(|value| value.contains("text/event-stream")))
+}
+
+/// How the stream of a client begins: in the last revision with sessions, so that it can be resumed.
+fn priming(hub: &Hub, headers: &HeaderMap) -> Bytes {
+    let resumes = headers.get(&VERSION).and_then(|v| v.to_str().ok()).is_some_and(|version| (RESUMING..STATELESS).contains(&version));
+    if resumes { hub.priming() } else { Bytes::new() }
 }
 
 /// A stream of what belongs to no request.

@@ -10,12 +10,13 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
+use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
 use super::Frames;
-use crate::adapters::upstream::event;
+use crate::adapters::upstream::{Envelope, event};
 use crate::downstream::speak::{Message, Speaker};
 use crate::gateway::Said;
 
@@ -42,6 +43,10 @@ pub(super) struct CallStream {
     pub hear: mpsc::Receiver<Said>,
     pub aside: Option<mpsc::Receiver<Bytes>>,
     pub speaker: Speaker,
+    /// How its stream begins, where it must be one.
+    pub priming: Option<Bytes>,
+    /// Whether the status is told from the answer, because the server knows none.
+    pub maps_status: bool,
     /// In the stateless era closing the stream cancels the call: dropping this does.
     pub guard: Option<DropGuard>,
 }
@@ -128,8 +133,12 @@ impl CallStream {
     pub(super) async fn respond(mut self) -> Response {
         match tokio::time::timeout(PATIENCE, self.next()).await {
             Ok(Some(message)) if message.last && message.event.is_none() => {
+                let mapped = || if self.maps_status { status_of(&message.body) } else { StatusCode::OK };
+                let status = message.status.and_then(|s| StatusCode::from_u16(s).ok()).unwrap_or_else(mapped);
+                if status == StatusCode::OK && self.priming.is_some() {
+                    return self.stream(message.as_event(), true);
+                }
                 self.finish();
-                let status = message.status.and_then(|s| StatusCode::from_u16(s).ok()).unwrap_or(StatusCode::OK);
                 json(status, message.body)
             }
             Ok(Some(message)) => {
@@ -148,7 +157,11 @@ impl CallStream {
         }
     }
 
-    fn stream(self, first: Bytes, over: bool) -> Response {
+    fn stream(mut self, first: Bytes, over: bool) -> Response {
+        let first = match self.priming.take() {
+            Some(priming) => [priming, first].concat().into(),
+            None => first,
+        };
         let state = (self, Some(first), over);
         let body = stream::unfold(state, |(mut call, first, over)| async move {
             if let Some(first) = first {
@@ -176,9 +189,23 @@ impl CallStream {
     }
 }
 
-/// A stream of messages until their channel closes.
+/// The status of an answer of a server without any (MCP 2026-07-28, Streamable HTTP).
+pub(super) fn status_of(answer: &[u8]) -> StatusCode {
+    #[derive(Deserialize)]
+    struct Failed {
+        code: i64,
+    }
+    let code = Envelope::read(answer).ok().and_then(|envelope| serde_json::from_str::<Failed>(envelope.error?.get()).ok());
+    match code.map(|failed| failed.code) {
+        Some(-32601) => StatusCode::NOT_FOUND,
+        Some(-32700 | -32600 | -32022..=-32020) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    }
+}
+
+/// A stream of messages until their channel closes; `first` is an event.
 pub(super) fn messages(hear: mpsc::Receiver<Bytes>, first: Option<Bytes>, closing: Closing) -> Response {
-    let body = stream::unfold((hear, first.map(|m| event(&m)), closing), |(mut hear, first, closing)| async move {
+    let body = stream::unfold((hear, first, closing), |(mut hear, first, closing)| async move {
         if let Some(first) = first {
             return Some((Frames::Ok(first), (hear, None, closing)));
         }

@@ -1,0 +1,83 @@
+//! The official conformance suite against a server that passes it, and against the same server behind the gateway: what
+//! the suite finds must be the same, check by check.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::clients::modern_node;
+use crate::support::{Settings, World, ledger_server};
+
+const SUITE: &str = "node_modules/@modelcontextprotocol/conformance/dist/index.js";
+
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Every check of the suite against `url`, with what came of it.
+fn found(url: &str, set: &str, into: &Path) -> BTreeMap<(String, String), Vec<String>> {
+    let (node, suite) = modern_node(SUITE).unwrap();
+    let output = Command::new(node).arg(suite).args(["server", "--url", url, "--requirements", set, "-o"]).arg(into).output().unwrap();
+    let mut all: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for scenario in std::fs::read_dir(into).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))).flatten() {
+        let name = scenario.file_name().to_string_lossy().into_owned();
+        // Behind the name comes when it ran.
+        let name = name.rsplit_once("T").and_then(|(name, _)| name.get(..name.len() - 11)).unwrap().to_owned();
+        let Ok(text) = std::fs::read_to_string(scenario.path().join("checks.json")) else { continue };
+        for check in serde_json::from_str::<Vec<Value>>(&text).unwrap() {
+            if check["status"] != "INFO" {
+                let came = format!("{} {}", check["status"].as_str().unwrap(), check["errorMessage"].as_str().unwrap_or_default());
+                all.entry((name.clone(), check["id"].as_str().unwrap().to_owned())).or_default().push(came);
+            }
+        }
+    }
+    all
+}
+
+/// The suite on the server itself passes as a whole, and gives the same through the gateway.
+async fn same(set: &'static str, least: usize) {
+    if modern_node(SUITE).is_none() {
+        return;
+    }
+    let program = ledger_server().with_file_name("conformance_server");
+    let mut server = Server(Command::new(&program).args(["--http", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(server.0.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let direct = line.trim().strip_prefix("listening mcp ").unwrap().to_owned();
+    let more =
+        format!("[policy]\ndefault = \"allow\"\n[upstream.over-http]\nurl = \"{direct}\"\n[upstream.child]\ncommand = [\"{}\"]\n", program.display());
+    let world = World::with(Settings { more, ..Settings::default() }).await;
+    let runs = [("direct", direct), ("http", format!("{}/mcp/over-http", world.address)), ("child", format!("{}/mcp/child", world.address))];
+    let runs = runs.map(|(name, url)| {
+        let into = world.scratch.0.join(name);
+        tokio::task::spawn_blocking(move || found(&url, set, &into))
+    });
+    let [direct, http, child] = runs;
+    let direct = direct.await.unwrap();
+    let passed = direct.values().flatten().filter(|came| came.starts_with("SUCCESS")).count();
+    let failed: Vec<_> = direct.iter().filter(|(_, came)| came.iter().any(|came| came.starts_with("FAILURE"))).collect();
+    assert!(failed.is_empty() && passed >= least, "{passed} passed; {failed:#?}");
+    for (name, run) in [("http", http), ("child", child)] {
+        let run = run.await.unwrap();
+        let other: Vec<_> = direct.iter().filter(|(check, came)| run.get(*check) != Some(came)).map(|(check, _)| (check, run.get(check))).collect();
+        assert!(other.is_empty() && run.len() == direct.len(), "{name}: {other:#?}");
+    }
+}
+
+#[tokio::test]
+async fn the_suite_for_2025_11_25_finds_the_same_through_the_gateway() {
+    same("2025-11-25", 83).await;
+}
+
+#[tokio::test]
+async fn the_suite_for_2026_07_28_finds_the_same_through_the_gateway() {
+    same("2026-07-28", 197).await;
+}
