@@ -4,7 +4,7 @@
 //! It is there to be put behind the gateway: whatever the suite says of it must be the same through Countersign.
 
 #![expect(deprecated, reason = "the suite still asks for logging, which MCP 2026-07-28 deprecates")]
-#![expect(clippy::expect_used, reason = "a fixture of its own: a wrong fixture is to fail loudly")]
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a fixture of its own: a wrong fixture is to fail loudly")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -73,6 +73,15 @@ pub enum Client<'c> {
     TokenFile(&'c std::path::Path),
 }
 
+/// What stands behind a pipe.
+#[derive(Debug)]
+pub enum Behind {
+    /// A child process, as the command line says.
+    Child(ChildSettings),
+    /// An upstream, as the configuration says it.
+    Upstream(Box<UpstreamFile>),
+}
+
 /// Why a gateway could not be built or run.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -90,6 +99,9 @@ pub enum AppError {
     /// The caller that was named is not configured.
     #[error("there is no `[caller.{0}]` in the configuration")]
     Caller(String),
+    /// The upstream that was named is not configured.
+    #[error("there is no `[upstream.{0}]` in the configuration")]
+    NoUpstream(String),
     /// Slack cannot be set up.
     #[error("`[channel.{name}]`")]
     Slack {
@@ -343,19 +355,33 @@ impl App {
         });
     }
 
-    /// Serves one client on this process's standard input and output, around `command`.
+    /// Serves one client on this process's standard input and output, in front of the server `name`.
     ///
     /// # Errors
     /// If the server cannot be started or ends first.
-    pub async fn wrap(&self, server: &str, client: Client<'_>, child: ChildSettings) -> Result<(), AppError> {
+    pub async fn wrap(&self, name: &str, client: Client<'_>, behind: Behind) -> Result<(), AppError> {
         let callers = match client {
             Client::Named(name) => Callers::Fixed(self.configured(name)?),
             Client::TokenFile(_) if self.config.tokens.is_empty() => return Err(AppError::NoIssuer),
             Client::TokenFile(path) => Callers::File(path.to_owned(), Box::new(self.tokens())),
         };
-        let server = Server { name: server.to_owned(), identity: child.command.join(" "), audience: server.to_owned(), is_child: true };
-        let front = StdioFront { gateway: self.gateway.clone(), server: Arc::new(server), child: Arc::new(child), callers, limits: self.limits() };
+        let wrapped = match behind {
+            Behind::Child(child) => {
+                let server = Server { name: name.to_owned(), identity: child.command.join(" "), audience: name.to_owned(), is_child: true };
+                Wrapped { server: Arc::new(server), reach: Reach::Child(Arc::new(child)), introspection: None }
+            }
+            Behind::Upstream(file) => self.wrapped(name, &file)?,
+        };
+        let front = StdioFront { gateway: self.gateway.clone(), server: wrapped.server, reach: wrapped.reach, callers, limits: self.limits() };
         Ok(front.run(pipes::input(), pipes::output(), &self.tasks, self.stop.clone()).await?)
+    }
+
+    /// The `[upstream.NAME]` of the configuration.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn upstream(&self, name: &str) -> Result<UpstreamFile, AppError> {
+        self.config.upstreams.get(name).cloned().ok_or_else(|| AppError::NoUpstream(name.to_owned()))
     }
 
     /// Where files are made that hold a credential for one call.

@@ -1,12 +1,11 @@
-//! `countersign wrap`: one MCP server over stdio. Nothing but MCP is written to standard output.
+//! `countersign wrap`: one MCP server over stdio, be it a command or a server over HTTP. Nothing but MCP is written to standard output.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Failure, asked_to_end, config_or_default};
 use crate::adapters::upstream::ChildSettings;
-use crate::app::config::Config;
-use crate::app::{App, Client};
+use crate::app::config::{Config, Secret, UpstreamFile};
+use crate::app::{App, Behind, Client};
 
 /// Serve one MCP server over stdio, with approvals
 #[derive(Debug, clap::Args)]
@@ -26,8 +25,17 @@ pub(super) struct Arguments {
     /// Give the server a variable of this process, or NAME=VALUE; may be repeated
     #[arg(long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// A server over HTTP, instead of a command
+    #[arg(long, value_name = "URL", conflicts_with_all = ["env", "upstream"])]
+    url: Option<String>,
+    /// The variable of this process that holds the gateway's token for --url
+    #[arg(long, value_name = "VARIABLE", requires = "url")]
+    bearer_env: Option<String>,
+    /// An `[upstream.NAME]` of the configuration, instead of a command
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["env", "server"])]
+    upstream: Option<String>,
     /// The server's command
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present_any = ["url", "upstream"], conflicts_with_all = ["url", "upstream"], value_name = "COMMAND")]
     command: Vec<String>,
 }
 
@@ -38,6 +46,34 @@ pub(super) async fn run(config: Option<PathBuf>, arguments: Arguments) -> Result
         let owner = config.callers.get("local").cloned().unwrap_or_default();
         config.callers.insert(arguments.caller.clone(), owner);
     }
+    let name = match (&arguments.upstream, &arguments.server, &arguments.url) {
+        (Some(name), ..) | (None, Some(name), _) => name.clone(),
+        (None, None, Some(url)) => told_from_url(url),
+        (None, None, None) => told_from(&arguments.command),
+    };
+    let shown = arguments.url.clone().unwrap_or_else(|| if arguments.command.is_empty() { name.clone() } else { arguments.command.join(" ") });
+    let address = config.address();
+    let approvers = config.approvers.join(", ");
+    let mut app = App::build(config, address.clone()).await?;
+    let behind = behind(&app, &arguments)?;
+    app.join().await?;
+    app.host_inbox();
+    tracing::info!("wrapping {shown} as `{name}`; {approvers} may approve at {address}/inbox (sign in: countersign approvals login NAME)");
+    app.until(asked_to_end());
+    let client = arguments.identity_token_file.as_deref().map_or(Client::Named(&arguments.caller), Client::TokenFile);
+    let end = app.wrap(&name, client, behind).await;
+    app.end().await;
+    Ok(end?)
+}
+
+fn behind(app: &App, arguments: &Arguments) -> Result<Behind, Failure> {
+    if let Some(name) = &arguments.upstream {
+        return Ok(Behind::Upstream(Box::new(app.upstream(name)?)));
+    }
+    if let Some(url) = &arguments.url {
+        let bearer = arguments.bearer_env.clone().map(Secret::Env);
+        return Ok(Behind::Upstream(Box::new(UpstreamFile { url: Some(url.clone()), bearer, ..UpstreamFile::default() })));
+    }
     let mut env = Config::basic_environment();
     for given in &arguments.env {
         let (name, value) = match given.split_once('=') {
@@ -47,26 +83,14 @@ pub(super) async fn run(config: Option<PathBuf>, arguments: Arguments) -> Result
         let value = value.ok_or_else(|| Failure::said(format!("the environment variable `{name}` is not set")))?;
         env.insert(name.to_owned(), value);
     }
-    let server = arguments.server.clone().unwrap_or_else(|| told_from(&arguments.command));
-    let address = config.address();
-    let approvers = config.approvers.join(", ");
-    let mut app = App::build(config, address.clone()).await?;
-    app.join().await?;
-    app.host_inbox();
-    tracing::info!(
-        "wrapping {} as `{server}`; {approvers} may approve at {address}/inbox (sign in: countersign approvals login NAME)",
-        arguments.command.join(" ")
-    );
-    app.until(asked_to_end());
-    let child = settings(&app, arguments.command, env);
-    let client = arguments.identity_token_file.as_deref().map_or(Client::Named(&arguments.caller), Client::TokenFile);
-    let end = app.wrap(&server, client, child).await;
-    app.end().await;
-    Ok(end?)
+    let command = arguments.command.clone();
+    Ok(Behind::Child(ChildSettings { command, env, directory: None, launch: app.launch(), private: app.private_files() }))
 }
 
-fn settings(app: &App, command: Vec<String>, env: BTreeMap<String, String>) -> ChildSettings {
-    ChildSettings { command, env, directory: None, launch: app.launch(), private: app.private_files() }
+/// A server's name from its address: `https://mcp.example.com/mcp` is `mcp.example.com`.
+fn told_from_url(url: &str) -> String {
+    let host = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    host.unwrap_or_else(|| "wrapped".into())
 }
 
 /// A server's name from its command: `npx -y @modelcontextprotocol/server-filesystem /data` is `filesystem`.

@@ -79,10 +79,10 @@ impl Hub {
             while let Some(message) = said.recv().await {
                 let Some(hub) = weak.upgrade() else { return };
                 // Only one request at a time can be slow to read: its own stream is the one that is waited for.
-                if let Some((to, message)) = hub.route(message) {
-                    if let Err(lost) = to.send(message).await {
-                        hub.keep(lost.0);
-                    }
+                if let Some((to, message)) = hub.route(message)
+                    && let Err(lost) = to.send(message).await
+                {
+                    hub.keep(lost.0);
                 }
             }
             if let Some(hub) = weak.upgrade() {

@@ -1,4 +1,4 @@
-//! MCP over this process's own standard input and output, around one child process.
+//! MCP over this process's own standard input and output, around one child process or in front of a server over HTTP.
 //!
 //! Nothing but MCP is written to standard output. When the client closes standard input, whatever waits is given up
 //! and the server ends.
@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answer;
+use super::http::Reach;
 use super::identity::Callers;
 use super::speak::Speaker;
 use super::tasks::{self, Asking};
-use crate::adapters::upstream::{Child, ChildSettings, Envelope, Id, Lines, LinesError};
+use crate::adapters::upstream::{Bridge, Child, Envelope, Id, Lines, LinesError, Upstream};
 use crate::domain::call::ToolCall;
 use crate::domain::json::Limits;
 use crate::gateway::{Attempt, Gateway, Server};
@@ -32,8 +33,8 @@ pub struct StdioFront {
     pub gateway: Arc<Gateway>,
     /// The server.
     pub server: Arc<Server>,
-    /// How the server is started.
-    pub child: Arc<ChildSettings>,
+    /// How the server is reached.
+    pub reach: Reach,
     /// How it is known who the client is.
     pub callers: Callers,
     /// How much one message may hold.
@@ -72,8 +73,12 @@ impl StdioFront {
         stop: CancellationToken,
     ) -> Result<(), StdioError> {
         let (events, mut said) = mpsc::channel(256);
-        let child =
-            Child::start(self.child.clone(), events, tasks).map_err(|source| StdioError::Start { command: self.child.command.join(" "), source })?;
+        let wire = match &self.reach {
+            Reach::Child(settings) => Wire::Child(
+                Child::start(settings.clone(), events, tasks).map_err(|source| StdioError::Start { command: settings.command.join(" "), source })?,
+            ),
+            Reach::Http(http) => Wire::Http(Bridge::new(http.as_ref().clone(), events, tasks)),
+        };
         let (out, lines) = mpsc::channel(256);
         // Beside the loop below: a server that waits for us to read must not keep us from writing to it.
         let (to_client, ended) = (out.clone(), CancellationToken::new());
@@ -91,7 +96,7 @@ impl StdioFront {
         let calls = TaskTracker::new();
         let front = Front {
             shared: Arc::new(self),
-            child: child.clone(),
+            wire: wire.clone(),
             out: out.clone(),
             running: Arc::default(),
             calls: calls.clone(),
@@ -118,8 +123,8 @@ impl StdioFront {
         if tokio::time::timeout(LAST_CALLS, calls.wait()).await.is_err() {
             tracing::warn!("calls were still running when the client had gone; their outcome is recorded as unknown");
         }
-        child.end().await;
-        drop((front, out));
+        wire.end().await;
+        drop((front, out, wire));
         drop(tokio::time::timeout(Duration::from_secs(2), written).await);
         end
     }
@@ -127,6 +132,13 @@ impl StdioFront {
 
 async fn write(mut lines: mpsc::Receiver<Bytes>, mut output: impl AsyncWrite + Unpin) {
     while let Some(line) = lines.recv().await {
+        // Events without a message say nothing here.
+        if line.is_empty() {
+            continue;
+        }
+        // Line breaks are legal between JSON tokens, occur nowhere else, and end a message on a pipe.
+        let broken = line.iter().any(|b| matches!(b, b'\n' | b'\r'));
+        let line = if broken { line.iter().map(|b| if matches!(b, b'\n' | b'\r') { b' ' } else { *b }).collect() } else { line };
         let done = async {
             output.write_all(&line).await?;
             output.write_all(b"\n").await?;
@@ -139,9 +151,42 @@ async fn write(mut lines: mpsc::Receiver<Bytes>, mut output: impl AsyncWrite + U
     }
 }
 
+/// The server as this client sees it.
+#[derive(Clone)]
+enum Wire {
+    Child(Arc<Child>),
+    Http(Arc<Bridge>),
+}
+
+impl Wire {
+    async fn send(&self, envelope: &Envelope<'_>) -> std::io::Result<()> {
+        match self {
+            Self::Child(child) => child.send(envelope).await,
+            Self::Http(bridge) => {
+                bridge.send(envelope).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn end(&self) {
+        match self {
+            Self::Child(child) => child.end().await,
+            Self::Http(bridge) => bridge.end().await,
+        }
+    }
+
+    fn upstream(&self) -> Arc<dyn Upstream> {
+        match self {
+            Self::Child(child) => child.clone(),
+            Self::Http(bridge) => bridge.clone(),
+        }
+    }
+}
+
 struct Front {
     shared: Arc<StdioFront>,
-    child: Arc<Child>,
+    wire: Wire,
     out: mpsc::Sender<Bytes>,
     running: Arc<Mutex<HashMap<Id, CancellationToken>>>,
     calls: TaskTracker,
@@ -172,7 +217,7 @@ impl Front {
         if let Some(method) = envelope.method.as_deref().filter(|m| imitates_call(m)) {
             return self.error(envelope.id(), -32601, &format!("method `{}` is not known", crate::domain::text::visible(method))).await;
         }
-        if let Err(error) = self.child.send(&envelope).await {
+        if let Err(error) = self.wire.send(&envelope).await {
             self.error(envelope.id(), -32603, &format!("the server does not take messages: {error}")).await;
         }
     }
@@ -204,7 +249,7 @@ impl Front {
         let (say, mut hear) = mpsc::channel(16);
         let mut speaker = Speaker::new(id.clone(), &call);
         let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (shared, out, running, upstream) = (self.shared.clone(), self.out.clone(), self.running.clone(), self.child.clone());
+        let (shared, out, running, upstream) = (self.shared.clone(), self.out.clone(), self.running.clone(), self.wire.upstream());
         self.calls.spawn(async move {
             let caller = match shared.callers.recognise(None, None, shared.gateway.clock.as_ref()).await {
                 Ok(caller) => caller,
@@ -234,7 +279,7 @@ impl Front {
         let shared = self.shared.clone();
         let text = match shared.callers.recognise(None, None, shared.gateway.clock.as_ref()).await {
             Ok(caller) => {
-                let (gateway, server, upstream) = (&shared.gateway, &shared.server, self.child.clone());
+                let (gateway, server, upstream) = (&shared.gateway, &shared.server, self.wire.upstream());
                 let asking = Asking { gateway, server, upstream, caller, tasks: &self.calls, gone: self.gone.child_token() };
                 asking.answer(&id, method, &task).await
             }

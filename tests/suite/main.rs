@@ -19,6 +19,7 @@ mod conformance;
 mod crash;
 mod credentials;
 mod fail_closed;
+mod fidelity;
 mod gate;
 mod holding;
 mod inbox;

@@ -138,6 +138,11 @@ fn one_line(raw: &str) -> Cow<'_, str> {
     if raw.contains(['\n', '\r']) { Cow::Owned(raw.replace(['\n', '\r'], " ")) } else { Cow::Borrowed(raw) }
 }
 
+/// The answer to a request that got none.
+pub(super) fn failure(id: &Id, code: i32, message: &str) -> bytes::Bytes {
+    serde_json::json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}).to_string().into()
+}
+
 /// The text of a header that mirrors a value of the body: plain, or `=?base64?…?=`.
 pub fn mirrored_text(header: &str) -> Option<String> {
     use base64::Engine;

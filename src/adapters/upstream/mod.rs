@@ -2,6 +2,7 @@
 //!
 //! A tool call leaves only with a [`Permit`], which `invoke` consumes. What comes back is handed on as it came.
 
+mod bridge;
 mod child;
 pub mod envelope;
 mod http;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
+pub use bridge::Bridge;
 pub use child::{Child, ChildSettings, Launch};
 pub use envelope::{Envelope, EnvelopeError, Id, header_text, mirrored_text};
 pub use http::{HttpUpstream, RawResponse, UrlError, client_headers};

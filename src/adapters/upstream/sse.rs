@@ -68,6 +68,13 @@ pub(super) fn data(event: &[u8]) -> Option<Vec<u8>> {
     out.filter(|data| !data.trim().is_empty()).map(String::into_bytes)
 }
 
+/// The id of an event, from which its stream is resumed.
+pub(super) fn last_id(event: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(event).ok()?;
+    let mut ids = text.split(['\n', '\r']).filter_map(|line| line.strip_prefix("id:"));
+    ids.next_back().map(|id| id.strip_prefix(' ').unwrap_or(id).to_owned()).filter(|id| !id.is_empty())
+}
+
 /// An event that carries one message. A message has no line break outside strings, and none inside.
 pub fn event(message: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(message.len() + 32);
