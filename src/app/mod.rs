@@ -234,6 +234,7 @@ impl App {
             progress_every: config.hold.every,
             sync_always: config.sync_always,
             pending_per_caller: config.hold.per_caller,
+            withholds: config.withholds,
         };
         let gateway = Gateway::new(Parts { store, clock, channels: Channels::new(channels), issuers, people, metrics }, settings, policies);
         Ok(Self {

@@ -3,7 +3,7 @@
 //! Nothing but MCP is written to standard output. When the client closes standard input, whatever waits is given up
 //! and the server ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,8 +83,14 @@ impl StdioFront {
         // Beside the loop below: a server that waits for us to read must not keep us from writing to it.
         let (to_client, ended) = (out.clone(), CancellationToken::new());
         let end_seen = ended.clone();
+        let lists = Arc::<Mutex<HashSet<Id>>>::default();
+        let (gateway, server, asked) = (self.gateway.clone(), self.server.clone(), lists.clone());
         tasks.spawn(async move {
             while let Some(message) = said.recv().await {
+                let message = match is_list(&message, &asked) {
+                    true => gateway.offered(&server.name, &message).await.map_or(message, Bytes::from),
+                    false => message,
+                };
                 if to_client.send(message).await.is_err() {
                     break;
                 }
@@ -101,6 +107,7 @@ impl StdioFront {
             running: Arc::default(),
             calls: calls.clone(),
             client: Mutex::default(),
+            lists,
             gone: CancellationToken::new(),
         };
         let end = loop {
@@ -192,6 +199,8 @@ struct Front {
     calls: TaskTracker,
     /// What the client calls itself.
     client: Mutex<Option<String>>,
+    /// Requests for lists of tools whose answers have not come.
+    lists: Arc<Mutex<HashSet<Id>>>,
     /// The client has gone.
     gone: CancellationToken,
 }
@@ -207,6 +216,9 @@ impl Front {
         }
         if let (Some(task), Some(id)) = (tasks::ours(&envelope), envelope.id()) {
             return self.task(id.clone(), envelope.method.as_deref().unwrap_or_default(), task).await;
+        }
+        if let (true, Some(id)) = (envelope.is("tools/list"), envelope.id()) {
+            self.lists.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
         }
         if envelope.is("initialize") {
             *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client_name(&envelope);
@@ -303,6 +315,15 @@ impl Front {
     async fn error(&self, id: Option<&Id>, code: i32, message: &str) {
         drop(self.out.send(answer::error(id, code, message).into()).await);
     }
+}
+
+/// Whether a message is the answer to one of `asked`, which it then is no longer.
+fn is_list(message: &[u8], asked: &Mutex<HashSet<Id>>) -> bool {
+    let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+    if asked.is_empty() {
+        return false;
+    }
+    Envelope::read(message).is_ok_and(|envelope| envelope.method.is_none() && envelope.id().is_some_and(|id| asked.remove(id)))
 }
 
 /// What a client calls itself when it opens a session.

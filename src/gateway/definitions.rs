@@ -3,19 +3,22 @@
 //! The gateway reads the list itself, never the copy that passes by to a client. It is read again after a minute, and
 //! always before an approval is redeemed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::{Attempt, Gateway, RouteError};
-use crate::adapters::store::{Change, Effect};
-use crate::adapters::upstream::{header_text, mirrored_text};
+use crate::adapters::store::{Change, Effect, StoreError};
+use crate::adapters::upstream::{Envelope, Id, MAX_MESSAGE, header_text, mirrored_text};
 use crate::domain::audit::EventKind;
 use crate::domain::clock::Timestamp;
 use crate::domain::digest::Digest;
-use crate::domain::json::Value;
+use crate::domain::json::{Limits, Value, read};
+use crate::domain::text::shortened;
 use crate::domain::tool::{Known, ToolDefinition};
 
 /// The first revision whose clients repeat arguments in headers.
@@ -31,6 +34,8 @@ pub(super) struct Definitions {
     lists: Mutex<HashMap<String, Arc<Listed>>>,
     /// One list is read at a time: a burst of calls asks a server once.
     reading: tokio::sync::Mutex<()>,
+    /// The definitions that the operator was told of.
+    told: Mutex<HashSet<Digest>>,
 }
 
 struct Listed {
@@ -111,20 +116,102 @@ impl Gateway {
         Ok(listed.tool(&attempt.call.tool))
     }
 
+    /// The pins of a server. What is seen of it for the first time is pinned; later only the operator says what is right.
+    async fn pinned(&self, server: &str, tools: impl Iterator<Item = &ToolDefinition>) -> Result<HashMap<String, Digest>, StoreError> {
+        let pins = self.store.pins(server).await?;
+        if !pins.is_empty() {
+            return Ok(pins);
+        }
+        let tools: Vec<&ToolDefinition> = tools.collect();
+        if tools.is_empty() {
+            return Ok(pins);
+        }
+        for tool in tools.iter().filter(|tool| tool.strange.is_some()) {
+            let name = shortened(&tool.name, 80);
+            tracing::warn!(server, tool = name, "{}: look at it before agents use it", tool.strange.unwrap_or_default());
+        }
+        let names: Vec<_> = tools.iter().map(|tool| json!({"tool": tool.name, "digest": tool.digest, "strange": tool.strange})).collect();
+        let effects = tools.iter().map(|tool| Effect::Pin(server.to_owned(), tool.name.clone(), tool.digest)).collect();
+        let entry = self.entry(EventKind::Pinned, None, None, json!({"server": server, "tools": names}).to_string());
+        self.store.commit(Change::synced(entry, effects)).await?;
+        self.store.pins(server).await
+    }
+
+    /// An answer to `tools/list` as agents may see it: without tools that changed, or came, since the server was first
+    /// seen. Nothing where it may go on as it came.
+    pub async fn offered(&self, server: &str, answer: &[u8]) -> Option<String> {
+        match self.withheld(server, answer).await {
+            Ok(offered) => offered,
+            Err(error) => {
+                tracing::error!(%error, server, "a list of tools could not be compared with what was first seen; none is shown");
+                let envelope = Envelope::read(answer).ok()?;
+                let error = json!({"code": -31003, "message": "the gateway cannot compare the tools with those first seen: ask again"}).to_string();
+                Some(format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"error\":{error}}}", envelope.id()?.json()))
+            }
+        }
+    }
+
+    async fn withheld(&self, server: &str, answer: &[u8]) -> Result<Option<String>, StoreError> {
+        #[derive(Deserialize)]
+        struct Page<'p> {
+            #[serde(borrow)]
+            tools: Vec<&'p RawValue>,
+            #[serde(default, rename = "nextCursor")]
+            next: Option<serde::de::IgnoredAny>,
+        }
+        let Ok(envelope) = Envelope::read(answer) else { return Ok(None) };
+        let Some(result) = envelope.result else { return Ok(None) };
+        let Ok(page) = serde_json::from_str::<Page<'_>>(result.get()) else { return Ok(None) };
+        // What cannot be read strictly has no definition that could be compared, and is none of those first seen.
+        let limits = Limits { bytes: MAX_MESSAGE, depth: 128, nodes: 2_000_000 };
+        let read_one = |raw: &&RawValue| read(raw.get().as_bytes(), limits).ok().and_then(|entry| ToolDefinition::read(&entry));
+        let read: Vec<(&RawValue, Option<ToolDefinition>)> = page.tools.iter().map(|raw| (*raw, read_one(raw))).collect();
+        // One page is not the whole: the gateway reads the rest itself before it takes anything for first seen.
+        let whole = page.next.is_none();
+        let pins = if whole { self.pinned(server, read.iter().filter_map(|(_, tool)| tool.as_ref())).await? } else { self.store.pins(server).await? };
+        if pins.is_empty() || !self.settings.withholds {
+            return Ok(None);
+        }
+        let as_pinned = |tool: &Option<ToolDefinition>| tool.as_ref().is_some_and(|tool| pins.get(&tool.name) == Some(&tool.digest));
+        let (kept, withheld): (Vec<_>, Vec<_>) = read.iter().partition(|(_, tool)| as_pinned(tool));
+        if withheld.is_empty() {
+            return Ok(None);
+        }
+        let names: Vec<String> = withheld.iter().filter_map(|(_, tool)| tool.as_ref().map(|tool| shortened(&tool.name, 80))).collect();
+        self.tell_withheld(server, &withheld.iter().filter_map(|(_, tool)| tool.clone()).collect::<Vec<_>>()).await?;
+        tracing::debug!(server, ?names, "tools are withheld");
+        let kept: Vec<&str> = kept.iter().map(|(raw, _)| raw.get()).collect();
+        let Ok(mut members) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(result.get()) else { return Ok(None) };
+        members.remove("tools");
+        let rest = serde_json::Value::Object(members).to_string();
+        let rest = rest.strip_prefix('{').unwrap_or_default();
+        let comma = if rest.len() > 1 { "," } else { "" };
+        let id = envelope.id().map(Id::json).unwrap_or_default();
+        Ok(Some(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"tools\":[{}]{comma}{rest}}}", kept.join(","))))
+    }
+
+    /// Tells the operator once of each definition that is withheld.
+    async fn tell_withheld(&self, server: &str, tools: &[ToolDefinition]) -> Result<(), StoreError> {
+        let new: Vec<&ToolDefinition> = {
+            let mut told = self.definitions.told.lock().unwrap_or_else(PoisonError::into_inner);
+            tools.iter().filter(|tool| told.insert(tool.digest)).collect()
+        };
+        if new.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = new.iter().map(|tool| json!({"tool": tool.name, "digest": tool.digest, "strange": tool.strange})).collect();
+        let shown: Vec<String> = new.iter().map(|tool| shortened(&tool.name, 80)).collect();
+        tracing::warn!(server, "tools changed since they were first seen, and agents do not see them: {}; look at them, then: countersign policy pin {server}", shown.join(", "));
+        let entry = self.entry(EventKind::Withheld, None, None, json!({"server": server, "tools": names}).to_string());
+        self.store.commit(Change::synced(entry, vec![])).await.map(drop)
+    }
+
     async fn read_tools(&self, attempt: &Attempt) -> Result<Arc<Listed>, RouteError> {
         let server = &attempt.server.name;
         let tools = match attempt.upstream.list_tools(&attempt.outgoing()).await {
             Ok(entries) => {
                 let tools: Vec<ToolDefinition> = entries.iter().filter_map(ToolDefinition::read).collect();
-                let mut pins = self.store.pins(server).await?;
-                let new: Vec<_> = tools.iter().filter(|tool| !pins.contains_key(&tool.name)).collect();
-                if !new.is_empty() {
-                    let names: Vec<_> = new.iter().map(|tool| json!({"tool": tool.name, "digest": tool.digest})).collect();
-                    let effects = new.iter().map(|tool| Effect::Pin(server.clone(), tool.name.clone(), tool.digest)).collect();
-                    let entry = self.entry(EventKind::Pinned, None, None, json!({"server": server, "tools": names}).to_string());
-                    self.store.commit(Change::synced(entry, effects)).await?;
-                    pins = self.store.pins(server).await?;
-                }
+                let pins = self.pinned(server, tools.iter()).await?;
                 let pinned = |tool: ToolDefinition| {
                     let pin = pins.get(&tool.name).copied().unwrap_or(Digest::ZERO);
                     (tool.name.clone(), (Arc::new(tool), pin))

@@ -117,6 +117,8 @@ pub struct Settings {
     pub sync_always: bool,
     /// How many calls of one caller may wait for people at once.
     pub pending_per_caller: u32,
+    /// Whether tools that changed since they were first seen are kept from agents.
+    pub withholds: bool,
 }
 
 /// The server that a call is for, as configured.

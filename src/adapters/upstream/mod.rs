@@ -20,7 +20,7 @@ pub use child::{Child, ChildSettings, Launch};
 pub use envelope::{Envelope, EnvelopeError, Id, header_text, mirrored_text};
 pub use http::{HttpUpstream, RawResponse, UrlError, client_headers};
 pub use lines::{Lines, LinesError};
-pub use sse::event;
+pub use sse::{Events, data, event};
 
 use crate::domain::json::Value;
 use crate::domain::permit::Permit;

@@ -4,24 +4,24 @@ use bytes::{Bytes, BytesMut};
 
 /// Cuts a stream of bytes into events, whatever the chunks.
 #[derive(Debug, Default)]
-pub(super) struct Events {
+pub struct Events {
     buffer: BytesMut,
     searched: usize,
 }
 
 impl Events {
     /// Adds a chunk.
-    pub(super) fn push(&mut self, chunk: &[u8]) {
+    pub fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
     }
 
     /// Bytes of an event that has not ended yet.
-    pub(super) fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.buffer.len()
     }
 
     /// The next whole event with the blank line that ends it.
-    pub(super) fn next_event(&mut self) -> Option<Bytes> {
+    pub fn next_event(&mut self) -> Option<Bytes> {
         // The end may straddle what was searched before: at most three bytes of it.
         let from = self.searched.saturating_sub(3);
         let rest = self.buffer.get(from..).unwrap_or_default();
@@ -51,7 +51,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 }
 
 /// The message in an event: its `data` lines joined; nothing for comments and pings.
-pub(super) fn data(event: &[u8]) -> Option<Vec<u8>> {
+pub fn data(event: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(event).ok()?;
     let mut out: Option<String> = None;
     for line in text.split(['\n', '\r']) {

@@ -157,6 +157,9 @@ pub struct PolicySection {
     pub default: Option<DefaultMode>,
     /// `enforce` (default) or `shadow`.
     pub mode: Option<ModeFile>,
+    /// What becomes of a tool that a server offers anew, or describes anew, after it was first seen: `withhold` (default)
+    /// keeps it from agents until `policy pin`, `show` shows it, and calls of it score as drifted.
+    pub changed_tools: Option<ChangedTools>,
     /// Who approves where no policy says; everybody by default.
     pub approvers: Option<Vec<String>>,
 }
@@ -169,6 +172,16 @@ pub enum ModeFile {
     Enforce,
     /// They are only recorded.
     Shadow,
+}
+
+/// What becomes of tools that changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChangedTools {
+    /// Agents see them.
+    Show,
+    /// They do not.
+    Withhold,
 }
 
 /// `[hold]`

@@ -55,6 +55,8 @@ pub struct Config {
     pub defaults: Defaults,
     /// Whether calls are held back.
     pub enforcement: Enforcement,
+    /// Whether tools that changed since they were first seen are kept from agents.
+    pub withholds: bool,
     /// How long calls are held.
     pub hold: Hold,
     /// The names of the people who approve.
@@ -197,6 +199,7 @@ impl Config {
                 Some(file::ModeFile::Shadow) => Enforcement::Shadow,
                 _ => Enforcement::Enforce,
             },
+            withholds: file.policy.changed_tools != Some(file::ChangedTools::Show),
             hold: Hold {
                 patience: patience(&file.hold),
                 rounds: file.hold.rounds.unwrap_or(ROUNDS),
@@ -243,6 +246,7 @@ impl Config {
                 judged_only: false,
             },
             enforcement: Enforcement::Enforce,
+            withholds: true,
             hold: Hold { patience: patience(&file::HoldFile::default()), rounds: ROUNDS, every: Duration::from_secs(10), per_caller: 100 },
             people: BTreeMap::from([(owner.clone(), Approver::Person(Default::default()))]),
             codes: BTreeMap::new(),

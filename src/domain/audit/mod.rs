@@ -63,6 +63,8 @@ pub enum EventKind {
     Posted,
     /// A tool's definition was recorded on first sight, or forgotten by the operator.
     Pinned,
+    /// Tools that changed since they were first seen are kept from agents.
+    Withheld,
     /// A policy set came into force.
     PolicyLoaded,
     /// A changed policy set was refused; the old one stays.
@@ -113,6 +115,7 @@ impl EventKind {
             Self::MintIntended => "mint-intended",
             Self::OutcomeUnknown => "outcome-unknown",
             Self::Pinned => "pinned",
+            Self::Withheld => "withheld",
             Self::PolicyLoaded => "policy-loaded",
             Self::PolicyRefused => "policy-refused",
             Self::Posted => "posted",

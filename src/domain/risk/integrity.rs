@@ -14,6 +14,9 @@ pub(super) fn observe(call: &ToolCall, known: &Known<'_>, seen: &mut Sight<'_>) 
                 seen.fact("schema", "drift", Value::Bool(true));
                 seen.find(plain(700, "the tool's definition has changed since it was first seen").floor("definition-drift", 80));
             }
+            if let Some(strange) = definition.strange {
+                seen.find(plain(450, strange));
+            }
             schema(call, definition, seen);
         }
         Known::NotAsked | Known::Annotated(_) => {}

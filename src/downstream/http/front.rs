@@ -9,13 +9,14 @@ use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::reply::{CallStream, Closing, Detaching, json, messages, status_of};
 use super::{HttpFront, Reach, Wrapped, plain};
-use crate::adapters::upstream::{Envelope, HttpUpstream, Id, InvokeError, RawResponse, Upstream, event, mirrored_text};
+use crate::adapters::upstream::{Envelope, HttpUpstream, Id, Events, InvokeError, MAX_MESSAGE, RawResponse, Upstream, data, event, mirrored_text};
 use crate::domain::call::{Caller, ToolCall};
 use crate::domain::clock::Timestamp;
 use crate::domain::json::Value;
@@ -233,9 +234,50 @@ async fn through(
     let body = envelope.rebuilt(envelope.id());
     let client = if envelope.is("initialize") { client_name(envelope) } else { None };
     match upstream.forward(Method::POST, &forwarded, body.into()).await {
+        Ok(response) if envelope.is("tools/list") && response.status() == StatusCode::OK => {
+            list_through(front, name, &caller, response, envelope.id()).await
+        }
         Ok(response) => pass(front, name, &caller, response, client),
         Err(error) => unreachable_upstream(envelope.id(), &error),
     }
+}
+
+/// A list of tools on its way through, without those that agents are not to see. It goes on as it came where all are.
+async fn list_through(front: &HttpFront, name: &str, caller: &Caller, response: RawResponse, id: Option<&Id>) -> Response {
+    let (head, mut body) = response.into_parts();
+    let is_stream = head.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|kind| kind.starts_with("text/event-stream"));
+    let mut whole = Vec::new();
+    let mut events = Events::default();
+    let mut out = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return unreachable_upstream(id, &InvokeError::Lost("the list broke off".into())) };
+        let chunk = frame.into_data().unwrap_or_default();
+        whole.extend_from_slice(&chunk);
+        if whole.len() > MAX_MESSAGE {
+            return unreachable_upstream(id, &InvokeError::Lost("the list is too long".into()));
+        }
+        if !is_stream {
+            continue;
+        }
+        events.push(&chunk);
+        let mut answered = false;
+        while let Some(event) = events.next_event() {
+            let message = data(&event).unwrap_or_default();
+            let is_answer = Envelope::read(&message).is_ok_and(|e| e.method.is_none() && e.id() == id);
+            let offered = if is_answer { front.gateway.offered(name, &message).await } else { None };
+            match offered {
+                Some(offered) => out.extend_from_slice(&crate::adapters::upstream::event(offered.as_bytes())),
+                None => out.extend_from_slice(&event),
+            }
+            answered |= is_answer;
+        }
+        if answered {
+            break;
+        }
+    }
+    let text = if is_stream { out } else { front.gateway.offered(name, &whole).await.map_or(whole, String::into_bytes) };
+    let text = http_body_util::Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
+    pass(front, name, caller, RawResponse::from_parts(head, text), None)
 }
 
 fn unreachable_upstream(id: Option<&Id>, error: &InvokeError) -> Response {
@@ -394,7 +436,7 @@ async fn to_child(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller:
             };
             return tool_call(front, wrapped, caller, headers, place, id.clone(), call, hub).await;
         }
-        (Some(_), Some(id)) => ask_child(&hub, id, envelope, headers).await,
+        (Some(_), Some(id)) => ask_child(front, name, &hub, id, envelope, headers).await,
         _ => {
             if envelope.is("notifications/cancelled") && give_up(front, &place, envelope) {
                 return StatusCode::ACCEPTED.into_response();
@@ -455,7 +497,7 @@ async fn tool_call(
 }
 
 /// A request that is no tool call: sent to the child, and answered by what comes back for it.
-async fn ask_child(hub: &Arc<Hub>, client_id: &Id, envelope: &Envelope<'_>, headers: &HeaderMap) -> Response {
+async fn ask_child(front: &HttpFront, server: &str, hub: &Arc<Hub>, client_id: &Id, envelope: &Envelope<'_>, headers: &HeaderMap) -> Response {
     let mut params: Option<serde_json::Value> = envelope.params.and_then(|p| serde_json::from_str(p.get()).ok());
     let token = params.as_ref().and_then(|p| p.get("_meta")?.get("progressToken")).map(ToString::to_string);
     let Some(Opened { id, token: server_token, mut hear }) = hub.open(client_id, token, false) else {
@@ -483,6 +525,17 @@ async fn ask_child(hub: &Arc<Hub>, client_id: &Id, envelope: &Envelope<'_>, head
         return ended();
     }
     let Some(first) = hear.recv().await else { return ended() };
+    let mut first = first;
+    if envelope.is("tools/list") {
+        // Nothing but its answer is waited for: a server says nothing else about a list.
+        while Envelope::read(&first).is_ok_and(|e| e.method.is_some()) {
+            let Some(next) = hear.recv().await else { return ended() };
+            first = next;
+        }
+        if let Some(offered) = front.gateway.offered(server, &first).await {
+            first = offered.into();
+        }
+    }
     let status = if stateless(headers) { status_of(&first) } else { StatusCode::OK };
     if status != StatusCode::OK || !takes_streams(headers) {
         return json(status, first);
