@@ -7,6 +7,7 @@ mod credentials;
 mod demo;
 mod doctor;
 mod exec_child;
+mod install;
 mod issuer;
 mod policy;
 mod schema;
@@ -58,6 +59,8 @@ enum Verb {
     Doctor(doctor::Arguments),
     #[command(hide = true)]
     ExecChild(exec_child::Arguments),
+    /// Put the servers of MCP clients on this machine behind the gateway
+    Install(install::Arguments),
     /// Try an issuer of credentials
     Issuer(issuer::Arguments),
     /// Check, try and explain policies
@@ -68,6 +71,8 @@ enum Verb {
     Score(score::Arguments),
     /// Serve configured upstreams over HTTP
     Serve(serve::Arguments),
+    /// Take them out again
+    Uninstall(install::Arguments),
     /// Serve one MCP server over stdio, with approvals
     Wrap(wrap::Arguments),
 }
@@ -186,6 +191,8 @@ pub fn run() -> ExitCode {
             Verb::Policy(verb) => policy::run(config_or_default(arguments.config)?, verb).await,
             Verb::Schema(verb) => schema::run(&verb),
             Verb::Score(verb) => score::run(config_or_default(arguments.config)?, &verb),
+            Verb::Install(verb) => install::install(&verb),
+            Verb::Uninstall(verb) => install::uninstall(&verb),
             Verb::Serve(verb) => serve::run(arguments.config, verb).await,
             Verb::Wrap(verb) => wrap::run(arguments.config, verb).await,
             Verb::ExecChild(_) => Ok(()),

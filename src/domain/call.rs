@@ -78,6 +78,9 @@ pub enum CallError {
 /// Longest tool name taken, in bytes.
 pub const MAX_TOOL_NAME: usize = 256;
 
+/// Most characters that are kept of what an agent says of itself.
+const MOST_STATED: usize = 4000;
+
 /// Per-message `_meta` keys of MCP 2025-06-18 to 2026-07-28 and of W3C trace context (SEP-414).
 const PROTOCOL_META: [&str; 9] = [
     "baggage",
@@ -122,7 +125,7 @@ impl ToolCall {
             Some(other) => return Err(CallError::Meta(other.kind())),
             None => Object::default(),
         };
-        let mut stated = |key: &str| meta.remove(key).map(|v| v.plain().chars().take(4000).collect::<String>());
+        let mut stated = |key: &str| meta.remove(key).map(|v| v.plain().chars().take(MOST_STATED).collect::<String>());
         let (stated_reason, stated_prompt) = (stated("dev.countersign/reason"), stated("dev.countersign/prompt"));
         let mut protocol_meta = Object::default();
         for key in PROTOCOL_META {
@@ -154,6 +157,14 @@ impl ToolCall {
         }
         params.insert("name", Value::from(self.tool.as_str()));
         canonical(&Value::Object(params))
+    }
+
+    /// Takes the argument `name` out of the call as what the agent says of itself.
+    pub fn take_reason(&mut self, name: &str) {
+        let Value::Object(arguments) = &mut self.arguments else { return };
+        if let Some(reason) = arguments.remove(name) {
+            self.stated_reason.get_or_insert_with(|| reason.plain().chars().take(MOST_STATED).collect());
+        }
     }
 
     /// The digest of the canonical arguments alone: what an upstream can compute from what it receives.

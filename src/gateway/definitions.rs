@@ -18,6 +18,7 @@ use crate::domain::audit::EventKind;
 use crate::domain::clock::Timestamp;
 use crate::domain::digest::Digest;
 use crate::domain::json::{Limits, Value, read};
+use crate::domain::policy::REASON;
 use crate::domain::text::shortened;
 use crate::domain::tool::{Known, ToolDefinition};
 
@@ -168,19 +169,22 @@ impl Gateway {
         let read: Vec<(&RawValue, Option<ToolDefinition>)> = page.tools.iter().map(|raw| (*raw, read_one(raw))).collect();
         // One page is not the whole: the gateway reads the rest itself before it takes anything for first seen.
         let whole = page.next.is_none();
-        let pins = if whole { self.pinned(server, read.iter().filter_map(|(_, tool)| tool.as_ref())).await? } else { self.store.pins(server).await? };
-        if pins.is_empty() || !self.settings.withholds {
-            return Ok(None);
-        }
-        let as_pinned = |tool: &Option<ToolDefinition>| tool.as_ref().is_some_and(|tool| pins.get(&tool.name) == Some(&tool.digest));
+        let pins =
+            if whole { self.pinned(server, read.iter().filter_map(|(_, tool)| tool.as_ref())).await? } else { self.store.pins(server).await? };
+        let policies = self.policies();
+        let asks = |tool: &Option<ToolDefinition>| {
+            let properties = |tool: &ToolDefinition| tool.properties().all(|(name, _)| name != REASON);
+            tool.as_ref().is_some_and(|tool| policies.for_tool(server, &tool.name).show.ask_reason && properties(tool))
+        };
+        let all = pins.is_empty() || !self.settings.withholds;
+        let as_pinned = |tool: &Option<ToolDefinition>| all || tool.as_ref().is_some_and(|tool| pins.get(&tool.name) == Some(&tool.digest));
         let (kept, withheld): (Vec<_>, Vec<_>) = read.iter().partition(|(_, tool)| as_pinned(tool));
-        if withheld.is_empty() {
+        if withheld.is_empty() && !kept.iter().any(|(_, tool)| asks(tool)) {
             return Ok(None);
         }
-        let names: Vec<String> = withheld.iter().filter_map(|(_, tool)| tool.as_ref().map(|tool| shortened(&tool.name, 80))).collect();
         self.tell_withheld(server, &withheld.iter().filter_map(|(_, tool)| tool.clone()).collect::<Vec<_>>()).await?;
-        tracing::debug!(server, ?names, "tools are withheld");
-        let kept: Vec<&str> = kept.iter().map(|(raw, _)| raw.get()).collect();
+        let asking = |raw: &RawValue| with_reason(raw.get()).unwrap_or_else(|| raw.get().to_owned());
+        let kept: Vec<String> = kept.iter().map(|(raw, tool)| if asks(tool) { asking(raw) } else { raw.get().to_owned() }).collect();
         let Ok(mut members) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(result.get()) else { return Ok(None) };
         members.remove("tools");
         let rest = serde_json::Value::Object(members).to_string();
@@ -201,7 +205,11 @@ impl Gateway {
         }
         let names: Vec<_> = new.iter().map(|tool| json!({"tool": tool.name, "digest": tool.digest, "strange": tool.strange})).collect();
         let shown: Vec<String> = new.iter().map(|tool| shortened(&tool.name, 80)).collect();
-        tracing::warn!(server, "tools changed since they were first seen, and agents do not see them: {}; look at them, then: countersign policy pin {server}", shown.join(", "));
+        tracing::warn!(
+            server,
+            "tools changed since they were first seen, and agents do not see them: {}; look at them, then: countersign policy pin {server}",
+            shown.join(", ")
+        );
         let entry = self.entry(EventKind::Withheld, None, None, json!({"server": server, "tools": names}).to_string());
         self.store.commit(Change::synced(entry, vec![])).await.map(drop)
     }
@@ -227,6 +235,16 @@ impl Gateway {
         self.definitions.lists.lock().unwrap_or_else(PoisonError::into_inner).insert(server.clone(), listed.clone());
         Ok(listed)
     }
+}
+
+/// A tool that asks the model why. What it says is taken out of the call again, so that the server need not know it.
+fn with_reason(entry: &str) -> Option<String> {
+    let mut entry: serde_json::Value = serde_json::from_str(entry).ok()?;
+    let schema = entry.as_object_mut()?.entry("inputSchema").or_insert_with(|| json!({"type": "object"})).as_object_mut()?;
+    let properties = schema.entry("properties").or_insert_with(|| json!({})).as_object_mut()?;
+    let why = "Why this call is needed, in a sentence, for the person who may have to approve it.";
+    properties.insert(REASON.into(), json!({"type": "string", "description": why}));
+    Some(entry.to_string())
 }
 
 impl Listed {

@@ -48,7 +48,7 @@ use crate::domain::decision::{Decision, Enforcement, decide, verdict};
 use crate::domain::digest::{Digest, Fields};
 use crate::domain::json::{Value, canonical};
 use crate::domain::permit::{Grant, Permit};
-use crate::domain::policy::{Judged, Policy, PolicySet, Scope};
+use crate::domain::policy::{Judged, Policy, PolicySet, REASON, Scope};
 use crate::domain::risk::{Band, History, carries_secret};
 use crate::domain::text::shortened;
 use crate::metrics::Metrics;
@@ -337,6 +337,9 @@ impl Gateway {
     pub async fn call(&self, mut attempt: Attempt) {
         if let Err(error) = self.unsealed(&mut attempt) {
             return self.say(&attempt, Said::Refused(Refusal::State { why: error.to_string() })).await;
+        }
+        if self.policies().for_tool(&attempt.server.name, &attempt.call.tool).show.ask_reason {
+            attempt.call.take_reason(REASON);
         }
         let route = std::panic::AssertUnwindSafe(self.route(&attempt)).catch_unwind().await;
         let refusal = match route {

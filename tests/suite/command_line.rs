@@ -47,6 +47,8 @@ fn every_verb_has_help_with_an_example() {
         "policy matrix",
         "policy replay",
         "score",
+        "install",
+        "uninstall",
         "schema",
         "approvals list",
         "approvals show",

@@ -312,3 +312,30 @@ async fn a_task_waits_through_a_restart_and_runs_once() {
     assert_eq!(world.received_of("refund_payment").await, 1);
     world.check().await;
 }
+
+#[tokio::test]
+async fn a_model_is_asked_why_and_its_words_go_to_approvers_and_not_to_the_server() {
+    let policy = "server = \"ledger\"\ntool = \"refund_payment\"\neffect = \"pay\"\n[approval]\nfrom = 0\n[show]\nask-reason = true\n[credential]\nscope = \"refund:{/payment_id}\"\n";
+    let world = World::with(Settings { policies: vec![("refund_payment.toml", policy.to_owned())], ..short() }).await;
+    let client = Client::new(&world.mcp());
+    let list = client.request(json!(1), "tools/list", json!({})).await.unwrap();
+    let tools = list.answer()["result"]["tools"].as_array().unwrap().clone();
+    let asks = |name: &str| tools.iter().find(|tool| tool["name"] == name).unwrap()["inputSchema"]["properties"].get("countersign_reason").is_some();
+    assert!(asks("refund_payment") && !asks("transfer"));
+    let with_reason = |reason: &str| {
+        let mut arguments = refund(8000);
+        arguments["countersign_reason"] = json!(reason);
+        arguments
+    };
+    assert_eq!(client.call("refund_payment", with_reason("The customer sent it back")).await.state(), "pending");
+    let waiting = world.one_waiting().await;
+    let (_, shown) = world.run(&["approvals", "show", waiting["id"].as_str().unwrap()]);
+    assert!(shown.contains("The customer sent it back"), "{shown}");
+    assert!(!waiting["arguments"].to_string().contains("countersign_reason"));
+    world.approve(&waiting);
+    // Other words make no other call.
+    let done = client.call("refund_payment", with_reason("As I said")).await;
+    assert!(done.said().contains("80.00"), "{}", done.text);
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    world.check().await;
+}

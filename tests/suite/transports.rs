@@ -358,7 +358,11 @@ async fn tools_that_changed_are_kept_from_agents_until_they_are_pinned() {
     let mut store = <sqlx::SqliteConnection as sqlx::Connection>::connect(&place).await.unwrap();
     let withheld: Vec<String> = sqlx::query_scalar("SELECT data FROM audit WHERE kind = 'withheld'").fetch_all(&mut store).await.unwrap();
     assert_eq!(withheld.len(), 1, "{withheld:#?}");
-    assert!(withheld[0].contains("get_two") && withheld[0].contains("get_three") && withheld[0].contains("gives orders to the model"), "{}", withheld[0]);
+    assert!(
+        withheld[0].contains("get_two") && withheld[0].contains("get_three") && withheld[0].contains("gives orders to the model"),
+        "{}",
+        withheld[0]
+    );
     assert_eq!(wrapped.run(&["policy", "pin", "s"]).0, 0);
     assert_eq!(names(&wrapped.request(json!(5), "tools/list", json!({}))), ["get_one", "get_two", "get_three"]);
 }

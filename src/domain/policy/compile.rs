@@ -412,6 +412,7 @@ fn show(file: &PolicyFile, shared: Option<&PolicyFile>) -> Result<Show, Template
         mask: own.mask.clone().or_else(|| shared.and_then(|s| s.mask.clone())).unwrap_or_default(),
         sensitivity: own.sensitivity.clone().or_else(|| shared.and_then(|s| s.sensitivity.clone())),
         environment: own.environment.clone().or_else(|| shared.and_then(|s| s.environment.clone())),
+        ask_reason: own.ask_reason.or_else(|| shared.and_then(|s| s.ask_reason)).unwrap_or(false),
     })
 }
 

@@ -294,6 +294,9 @@ pub struct ShowFile {
     pub sensitivity: Option<String>,
     /// Which environment, in the operator's words.
     pub environment: Option<String>,
+    /// Whether the model is asked why: a member is added to the tool's arguments as agents see them, and taken out of the
+    /// call again. Approvers see it as unverified.
+    pub ask_reason: Option<bool>,
 }
 
 /// A call with the decision that it must get.

@@ -25,7 +25,7 @@ pub use compile::{Defaults, PolicyError, PolicySource, by_server, explain_toml};
 pub use credential::{CredentialTerms, Delivery, Places, Scope};
 pub use file::{ArgumentFile, DefaultMode, PolicyFile};
 pub use rule::{Rule, RuleDecision};
-pub use show::Show;
+pub use show::{REASON, Show};
 pub use slot::Slot;
 pub use template::{Template, TemplateError};
 

@@ -14,7 +14,12 @@ pub struct Show {
     pub sensitivity: Option<String>,
     /// Which environment, in the operator's words.
     pub environment: Option<String>,
+    /// Whether the model is asked why it calls.
+    pub ask_reason: bool,
 }
+
+/// The argument in which a model says why, where it is asked.
+pub const REASON: &str = "countersign_reason";
 
 impl Show {
     /// Whether the argument at `pointer`, or one that holds it, is masked.

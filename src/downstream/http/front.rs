@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::reply::{CallStream, Closing, Detaching, json, messages, status_of};
 use super::{HttpFront, Reach, Wrapped, plain};
-use crate::adapters::upstream::{Envelope, HttpUpstream, Id, Events, InvokeError, MAX_MESSAGE, RawResponse, Upstream, data, event, mirrored_text};
+use crate::adapters::upstream::{Envelope, Events, HttpUpstream, Id, InvokeError, MAX_MESSAGE, RawResponse, Upstream, data, event, mirrored_text};
 use crate::domain::call::{Caller, ToolCall};
 use crate::domain::clock::Timestamp;
 use crate::domain::json::Value;
@@ -36,6 +36,8 @@ const RESUMING: &str = "2025-11-25";
 const STATELESS: &str = "2026-07-28";
 /// Most sessions at once; a new one beyond that is refused.
 const MOST_SESSIONS: usize = 10_000;
+/// Most of them that one caller has.
+const MOST_OF_ONE: usize = 2_000;
 /// Most of them that have a child process of their own.
 const MOST_CHILDREN: usize = 256;
 /// How long a session lives that nobody uses.
@@ -73,7 +75,11 @@ impl HttpFront {
             sessions.0.retain(|_, s| used.since(s.used) < IDLE && s.hub.as_ref().is_none_or(|hub| !hub.ended()));
         }
         let children = || sessions.0.values().filter(|s| s.hub.is_some()).count();
-        if sessions.0.len() >= MOST_SESSIONS || (hub.is_some() && children() >= MOST_CHILDREN) {
+        let own = || sessions.0.values().filter(|s| s.caller == *caller).count();
+        if sessions.0.len() >= MOST_SESSIONS
+            || (sessions.0.len() >= MOST_OF_ONE && own() >= MOST_OF_ONE)
+            || (hub.is_some() && children() >= MOST_CHILDREN)
+        {
             return false;
         }
         sessions.0.insert(id.to_owned(), Session { caller: caller.clone(), upstream: upstream.to_owned(), hub, client, used });
