@@ -104,17 +104,21 @@ pub(super) fn uninstall(arguments: &Arguments) -> Result<(), Failure> {
 fn run(arguments: &Arguments, way: Way) -> Result<(), Failure> {
     let program = std::env::current_exe().map_err(|error| Failure::said(format!("this program's own path cannot be told: {error}")))?;
     let program = program.display().to_string();
-    let mut found = false;
+    let mut found = Vec::new();
     for client in ALL.into_iter().filter(|client| arguments.client.is_none_or(|only| only == *client)) {
         let files = arguments.file.clone().map_or_else(|| client.files(), |file| vec![file]);
         for file in files.into_iter().filter(|file| arguments.file.is_some() || file.exists()) {
-            found = true;
+            // What a project shares is the same on every machine.
+            let program = if file.is_relative() && arguments.file.is_none() { "countersign" } else { program.as_str() };
             // A file that is a link is written where it points to.
             let file = file.canonicalize().map_err(|error| Failure::said(format!("{}: {error}", file.display())))?;
-            one(arguments, client, &file, way, &program)?;
+            if !found.contains(&file) {
+                one(arguments, client, &file, way, program)?;
+                found.push(file);
+            }
         }
     }
-    if !found {
+    if found.is_empty() {
         return Err(Failure::said("no client's configuration was found").hint("name it: countersign install --client cursor --file PATH"));
     }
     Ok(())

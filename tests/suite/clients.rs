@@ -122,3 +122,38 @@ async fn the_filesystem_server_wrapped_without_configuration() {
     assert_eq!(std::fs::read_to_string(scratch.0.join("data/written.txt")).unwrap(), "approved");
     assert!(!scratch.0.join("data/denied.txt").exists());
 }
+
+/// A held call outlives one request: the official clients of the stateless era send it again by themselves, and their
+/// user hears nothing of it.
+async fn rounds(command: Option<Command>) {
+    let Some(mut command) = command else { return };
+    let world = World::with(Settings { hold: "budget = \"1s\"\nrounds = 9\n".into(), ..Settings::default() }).await;
+    command.env("URL", world.mcp()).env("ARGUMENTS", crate::support::refund(8000).to_string());
+    let client = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let waiting = world.one_waiting().await;
+    tokio::time::sleep(std::time::Duration::from_millis(3500)).await;
+    assert_eq!(world.waiting().len(), 1);
+    world.approve(&waiting);
+    let output = client.await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said: serde_json::Value = serde_json::from_str(said.trim()).unwrap_or_else(|_| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!(said["error"], false, "{said}");
+    assert!(said["took"].as_u64().unwrap() > 3000 && said["text"].as_str().unwrap().contains("80.00"), "{said}");
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn the_typescript_client_of_the_stateless_era_waits_longer_than_one_request() {
+    let command = modern_node("rounds.mjs").map(|(node, script)| {
+        let mut command = Command::new(node);
+        command.arg(script);
+        command
+    });
+    rounds(command).await;
+}
+
+#[tokio::test]
+async fn the_python_client_waits_longer_than_one_request() {
+    rounds(python("rounds.py")).await;
+}
