@@ -4,6 +4,7 @@
 //! beside it, and nothing is written before the changes were shown.
 
 use std::io::{BufRead, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jsonc_parser::ParseOptions;
@@ -173,8 +174,11 @@ fn write(file: &Path, before: &str, after: &str) -> std::io::Result<()> {
     let save = |path: &Path, text: &str| {
         let mut making = path.as_os_str().to_owned();
         making.push(".writing");
-        std::fs::write(&making, text)?;
-        std::fs::set_permissions(&making, mode.clone())?;
+        // Tokens may stand in it: nobody else reads it while it is written.
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&making)?;
+        file.write_all(text.as_bytes())?;
+        file.set_permissions(mode.clone())?;
+        file.sync_all()?;
         std::fs::rename(&making, path)
     };
     if !kept.exists() {

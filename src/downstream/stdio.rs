@@ -3,7 +3,7 @@
 //! Nothing but MCP is written to standard output. When the client closes standard input, whatever waits is given up
 //! and the server ends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,13 +83,13 @@ impl StdioFront {
         // Beside the loop below: a server that waits for us to read must not keep us from writing to it.
         let (to_client, ended) = (out.clone(), CancellationToken::new());
         let end_seen = ended.clone();
-        let lists = Arc::<Mutex<HashSet<Id>>>::default();
+        let lists = Arc::<Mutex<HashMap<Id, bool>>>::default();
         let (gateway, server, asked) = (self.gateway.clone(), self.server.clone(), lists.clone());
         tasks.spawn(async move {
             while let Some(message) = said.recv().await {
-                let message = match is_list(&message, &asked) {
-                    true => gateway.offered(&server.name, &message).await.map_or(message, Bytes::from),
-                    false => message,
+                let message = match list_asked(&message, &asked) {
+                    Some(from_start) => gateway.offered(&server.name, &message, from_start).await.map_or(message, Bytes::from),
+                    None => message,
                 };
                 if to_client.send(message).await.is_err() {
                     break;
@@ -199,8 +199,8 @@ struct Front {
     calls: TaskTracker,
     /// What the client calls itself.
     client: Mutex<Option<String>>,
-    /// Requests for lists of tools whose answers have not come.
-    lists: Arc<Mutex<HashSet<Id>>>,
+    /// Requests for lists of tools whose answers have not come, and whether they asked for the first page.
+    lists: Arc<Mutex<HashMap<Id, bool>>>,
     /// The client has gone.
     gone: CancellationToken,
 }
@@ -218,7 +218,7 @@ impl Front {
             return self.task(id.clone(), envelope.method.as_deref().unwrap_or_default(), task).await;
         }
         if let (true, Some(id)) = (envelope.is("tools/list"), envelope.id()) {
-            self.lists.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+            self.lists.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), from_start(&envelope));
         }
         if envelope.is("initialize") {
             *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client_name(&envelope);
@@ -317,13 +317,23 @@ impl Front {
     }
 }
 
-/// Whether a message is the answer to one of `asked`, which it then is no longer.
-fn is_list(message: &[u8], asked: &Mutex<HashSet<Id>>) -> bool {
+/// What was asked, where a message is the answer to one of `asked`, which it then is no longer.
+fn list_asked(message: &[u8], asked: &Mutex<HashMap<Id, bool>>) -> Option<bool> {
     let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
     if asked.is_empty() {
-        return false;
+        return None;
     }
-    Envelope::read(message).is_ok_and(|envelope| envelope.method.is_none() && envelope.id().is_some_and(|id| asked.remove(id)))
+    let envelope = Envelope::read(message).ok().filter(|envelope| envelope.method.is_none())?;
+    asked.remove(envelope.id()?)
+}
+
+/// Whether a request for a list asks for its first page.
+pub(super) fn from_start(envelope: &Envelope<'_>) -> bool {
+    #[derive(Deserialize)]
+    struct Paged {
+        cursor: Option<serde::de::IgnoredAny>,
+    }
+    envelope.params.is_none_or(|params| serde_json::from_str::<Paged>(params.get()).is_ok_and(|paged| paged.cursor.is_none()))
 }
 
 /// What a client calls itself when it opens a session.

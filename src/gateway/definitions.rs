@@ -139,9 +139,10 @@ impl Gateway {
     }
 
     /// An answer to `tools/list` as agents may see it: without tools that changed, or came, since the server was first
-    /// seen. Nothing where it may go on as it came.
-    pub async fn offered(&self, server: &str, answer: &[u8]) -> Option<String> {
-        match self.withheld(server, answer).await {
+    /// seen. Nothing where it may go on as it came. `from_start`: whether the request asked for the
+    /// first page.
+    pub async fn offered(&self, server: &str, answer: &[u8], from_start: bool) -> Option<String> {
+        match self.withheld(server, answer, from_start).await {
             Ok(offered) => offered,
             Err(error) => {
                 tracing::error!(%error, server, "a list of tools could not be compared with what was first seen; none is shown");
@@ -152,7 +153,7 @@ impl Gateway {
         }
     }
 
-    async fn withheld(&self, server: &str, answer: &[u8]) -> Result<Option<String>, StoreError> {
+    async fn withheld(&self, server: &str, answer: &[u8], from_start: bool) -> Result<Option<String>, StoreError> {
         #[derive(Deserialize)]
         struct Page<'p> {
             #[serde(borrow)]
@@ -168,7 +169,7 @@ impl Gateway {
         let read_one = |raw: &&RawValue| read(raw.get().as_bytes(), limits).ok().and_then(|entry| ToolDefinition::read(&entry));
         let read: Vec<(&RawValue, Option<ToolDefinition>)> = page.tools.iter().map(|raw| (*raw, read_one(raw))).collect();
         // One page is not the whole: the gateway reads the rest itself before it takes anything for first seen.
-        let whole = page.next.is_none();
+        let whole = from_start && page.next.is_none();
         let pins =
             if whole { self.pinned(server, read.iter().filter_map(|(_, tool)| tool.as_ref())).await? } else { self.store.pins(server).await? };
         let policies = self.policies();

@@ -327,6 +327,7 @@ const CHANGING: &str = r#"while IFS= read -r line; do
 id=$(printf %s "$line" | sed -n 's/.*"id":\("[^"]*"\|[0-9]*\).*/\1/p')
 case "$line" in
 *'"initialize"'*) result='{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}';;
+*'"cursor"'*) result=$(cat more.json);;
 *'"tools/list"'*) result=$(cat tools.json);;
 *) result='{"content":[{"type":"text","text":"ran"}]}';;
 esac
@@ -365,4 +366,28 @@ async fn tools_that_changed_are_kept_from_agents_until_they_are_pinned() {
     );
     assert_eq!(wrapped.run(&["policy", "pin", "s"]).0, 0);
     assert_eq!(names(&wrapped.request(json!(5), "tools/list", json!({}))), ["get_one", "get_two", "get_three"]);
+}
+
+#[test]
+fn the_last_page_of_a_list_is_not_taken_for_the_whole() {
+    let scratch = Scratch::new();
+    let tool = |name: &str| json!({"name": name, "description": name, "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": true}});
+    scratch.write("tools.json", &json!({"tools": [tool("get_one")], "nextCursor": "2"}).to_string());
+    scratch.write("more.json", &json!({"tools": [tool("get_two")]}).to_string());
+    let mut wrapped = Wrapped::start(scratch, Some(&wrap_config(free_port())), &["--server", "s"], &["sh", "-c", CHANGING]);
+    wrapped.initialize();
+    let mut number = 1;
+    let mut names = |params: Value, wrapped: &mut Wrapped| -> Vec<String> {
+        number += 1;
+        let answer = wrapped.request(json!(number), "tools/list", params);
+        answer["result"]["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+    };
+    for _ in 0..2 {
+        assert_eq!(names(json!({}), &mut wrapped), ["get_one"]);
+        assert_eq!(names(json!({"cursor": "2"}), &mut wrapped), ["get_two"]);
+        // The gateway reads the whole list before it takes anything for first seen.
+        assert_eq!(wrapped.request(json!("c"), "tools/call", json!({"name": "get_one"}))["result"]["content"][0]["text"], "ran");
+    }
+    wrapped.scratch.write("more.json", &json!({"tools": [tool("get_two"), tool("get_three")]}).to_string());
+    assert_eq!(names(json!({"cursor": "2"}), &mut wrapped), ["get_two"]);
 }

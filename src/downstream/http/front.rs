@@ -23,7 +23,7 @@ use crate::domain::json::Value;
 use crate::downstream::answer;
 use crate::downstream::children::{Hub, Opened};
 use crate::downstream::speak::Speaker;
-use crate::downstream::stdio::{cancelled_id, client_name, imitates_call};
+use crate::downstream::stdio::{cancelled_id, client_name, from_start, imitates_call};
 use crate::downstream::tasks::{self, Asking};
 use crate::gateway::Attempt;
 use crate::system::random_hex;
@@ -241,7 +241,7 @@ async fn through(
     let client = if envelope.is("initialize") { client_name(envelope) } else { None };
     match upstream.forward(Method::POST, &forwarded, body.into()).await {
         Ok(response) if envelope.is("tools/list") && response.status() == StatusCode::OK => {
-            list_through(front, name, &caller, response, envelope.id()).await
+            list_through(front, name, &caller, response, envelope).await
         }
         Ok(response) => pass(front, name, &caller, response, client),
         Err(error) => unreachable_upstream(envelope.id(), &error),
@@ -249,7 +249,8 @@ async fn through(
 }
 
 /// A list of tools on its way through, without those that agents are not to see. It goes on as it came where all are.
-async fn list_through(front: &HttpFront, name: &str, caller: &Caller, response: RawResponse, id: Option<&Id>) -> Response {
+async fn list_through(front: &HttpFront, name: &str, caller: &Caller, response: RawResponse, asked: &Envelope<'_>) -> Response {
+    let (id, from_start) = (asked.id(), from_start(asked));
     let (head, mut body) = response.into_parts();
     let is_stream = head.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|kind| kind.starts_with("text/event-stream"));
     let mut whole = Vec::new();
@@ -270,7 +271,7 @@ async fn list_through(front: &HttpFront, name: &str, caller: &Caller, response: 
         while let Some(event) = events.next_event() {
             let message = data(&event).unwrap_or_default();
             let is_answer = Envelope::read(&message).is_ok_and(|e| e.method.is_none() && e.id() == id);
-            let offered = if is_answer { front.gateway.offered(name, &message).await } else { None };
+            let offered = if is_answer { front.gateway.offered(name, &message, from_start).await } else { None };
             match offered {
                 Some(offered) => out.extend_from_slice(&crate::adapters::upstream::event(offered.as_bytes())),
                 None => out.extend_from_slice(&event),
@@ -281,7 +282,7 @@ async fn list_through(front: &HttpFront, name: &str, caller: &Caller, response: 
             break;
         }
     }
-    let text = if is_stream { out } else { front.gateway.offered(name, &whole).await.map_or(whole, String::into_bytes) };
+    let text = if is_stream { out } else { front.gateway.offered(name, &whole, from_start).await.map_or(whole, String::into_bytes) };
     let text = http_body_util::Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
     pass(front, name, caller, RawResponse::from_parts(head, text), None)
 }
@@ -538,7 +539,7 @@ async fn ask_child(front: &HttpFront, server: &str, hub: &Arc<Hub>, client_id: &
             let Some(next) = hear.recv().await else { return ended() };
             first = next;
         }
-        if let Some(offered) = front.gateway.offered(server, &first).await {
+        if let Some(offered) = front.gateway.offered(server, &first, from_start(envelope)).await {
             first = offered.into();
         }
     }
