@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::clients::modern_node;
-use crate::support::{Scratch, countersign};
+use crate::support::{Scratch, countersign, ledger_server};
 
 fn server(name: &str) -> Option<Vec<String>> {
     let (node, script) = modern_node(&format!("node_modules/@modelcontextprotocol/server-{name}/dist/index.js"))?;
@@ -260,4 +260,56 @@ fn a_session_over_http_is_the_same_bytes_on_a_pipe() {
         lines.map(|line| regex::Regex::new("from session [0-9a-f-]{36}").unwrap().replace(&line, "").into_owned()).collect()
     };
     same(&common(direct), &common(through));
+}
+
+/// The revision without sessions: what each request says of itself, which over HTTP is said in headers as well.
+fn stateless() -> Vec<Value> {
+    let request = |method: &str, params: Value| {
+        let capabilities = json!({"elicitation": {}, "sampling": {}});
+        let mut meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": capabilities});
+        let mut params = params;
+        if let Some(own) = params.get("_meta").and_then(Value::as_object) {
+            meta.as_object_mut().unwrap().extend(own.clone());
+        }
+        params["_meta"] = meta;
+        json!({"method": method, "params": params})
+    };
+    let call = |name: &str, arguments: Value| request("tools/call", json!({"name": name, "arguments": arguments}));
+    vec![
+        request("server/discover", json!({})),
+        request("tools/list", json!({})),
+        call("test_simple_text", json!({})),
+        call("test_custom_header", json!({"region": "eu-west 1"})),
+        call("test_custom_header", json!({"region": " Gr\u{fc}\u{df}e\n"})),
+        call("test_error_handling", json!({})),
+        call("no_such_tool", json!({})),
+        call("test_input_required_result_elicitation", json!({})),
+        request("tools/call", json!({"name": "test_tool_with_progress", "arguments": {}, "_meta": {"progressToken": 7}})),
+        request("prompts/list", json!({})),
+        request("prompts/get", json!({"name": "test_prompt_with_arguments", "arguments": {"arg1": "a", "arg2": "b"}})),
+        request("resources/read", json!({"uri": "test://template/\u{fc}/data"})),
+        request("resources/read", json!({"uri": "test://nothing"})),
+        request("completion/complete", json!({"ref": {"type": "ref/prompt", "name": "x"}, "argument": {"name": "a", "value": "p"}})),
+        request("no/such/method", json!({})),
+    ]
+}
+
+/// The same without sessions: on a pipe, through a pipe, and through a pipe to HTTP, for which the gateway makes the headers.
+#[test]
+fn requests_without_sessions_are_the_same_on_a_pipe_and_over_http() {
+    let program = ledger_server().with_file_name("conformance_server");
+    let command = vec![program.display().to_string()];
+    let direct = play(plain(&command, &[]), &stateless());
+    assert_eq!(direct.len(), stateless().len() + 3);
+    let scratch = Scratch::new();
+    same(&direct, &play(wrapped(&scratch, &[], &command), &stateless()));
+    let mut http = Command::new(&program).args(["--http", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(http.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().strip_prefix("listening mcp ").unwrap().to_owned();
+    let scratch = Scratch::new();
+    let through = play(wrapped(&scratch, &["--url", &url], &[]), &stateless());
+    drop(http.kill());
+    drop(http.wait());
+    same(&direct, &through);
 }

@@ -24,7 +24,10 @@ impl Wrapped {
         if let Some(config) = config {
             wrap.args(["--config"]).arg(scratch.write("countersign.toml", config));
         }
-        wrap.arg("wrap").args(arguments).arg("--").args(command);
+        wrap.arg("wrap").args(arguments);
+        if !command.is_empty() {
+            wrap.arg("--").args(command);
+        }
         wrap.env("XDG_STATE_HOME", scratch.0.join("state")).env("USER", "olga").env("SECRET_OF_THE_GATEWAY", "canary").current_dir(&scratch.0);
         let mut process = wrap.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let (stdin, stdout) = (process.stdin.take(), BufReader::new(process.stdout.take().unwrap()));
@@ -390,4 +393,32 @@ fn the_last_page_of_a_list_is_not_taken_for_the_whole() {
     }
     wrapped.scratch.write("more.json", &json!({"tools": [tool("get_two"), tool("get_three")]}).to_string());
     assert_eq!(names(json!({"cursor": "2"}), &mut wrapped), ["get_two"]);
+}
+
+/// A held call of a client on a pipe whose server is over HTTP: held, approved, run once with a credential in its headers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_call_on_a_pipe_runs_at_a_server_over_http() {
+    let world = World::new().await;
+    let scratch = Scratch::new();
+    let port = free_port();
+    let upstream = format!("[upstream.behind]\nurl = \"{}\"\n", world.ledger_url);
+    let mut wrapped = Wrapped::start(scratch, Some(&(wrap_config(port) + &upstream)), &["--upstream", "behind"], &[]);
+    assert_eq!(wrapped.initialize()["result"]["serverInfo"]["name"], "countersign-sample-ledger");
+    let read = wrapped.request(json!(2), "tools/call", json!({"name": "list_accounts"}));
+    assert!(read["result"]["content"][0]["text"].as_str().unwrap().contains("acc-1"), "{read}");
+    let call = json!({"name": "close_account", "arguments": {"account": "acc-3", "force": true}, "_meta": {"progressToken": 7}});
+    wrapped.send(&json!({"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": call}));
+    assert!(wrapped.read()["params"]["message"].as_str().unwrap().contains("anna"));
+    // Others are served meanwhile, and a task's id that is not ours is the server's to know.
+    assert!(wrapped.request(json!(4), "tools/call", json!({"name": "list_accounts"}))["result"]["content"].is_array());
+    assert!(wrapped.request(json!(5), "tasks/get", json!({"taskId": "theirs"}))["error"]["code"].is_i64());
+    assert_eq!(wrapped.request(json!(6), "tasks/get", json!({"taskId": "countersign-00"}))["error"]["message"], "there is no such task");
+    assert_eq!(world.received_of("close_account").await, 0);
+    let id = wrapped.waiting()["id"].as_str().unwrap().to_owned();
+    for approver in ["anna", "bert"] {
+        assert_eq!(wrapped.run(&["approvals", "approve", &id, "--as", approver, "--yes"]).0, 0);
+    }
+    let done = wrapped.answer(&json!(3));
+    assert!(done["result"]["content"][0]["text"].is_string(), "{done}");
+    assert_eq!(world.received_of("close_account").await, 1);
 }
