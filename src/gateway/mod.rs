@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use patience::{Budget, Patience};
 pub use review::LOGIN;
 pub use sweep::SweepError;
-pub use tasks::{TASK_PREFIX, TaskNow, TaskView, declares_tasks};
+pub use tasks::{TASK_PREFIX, TaskNow, TaskView};
 pub use trial::{Trial, TrialError};
 
 use crate::adapters::channel::Channels;
@@ -335,11 +335,12 @@ impl Gateway {
 
     /// Takes one call all the way. Whatever there is to say goes to `attempt.say`.
     pub async fn call(&self, mut attempt: Attempt) {
-        if let Err(error) = self.unsealed(&mut attempt) {
-            return self.say(&attempt, Said::Refused(Refusal::State { why: error.to_string() })).await;
-        }
+        // First, for a state is sealed for the arguments without it.
         if self.policies().for_tool(&attempt.server.name, &attempt.call.tool).show.ask_reason {
             attempt.call.take_reason(REASON);
+        }
+        if let Err(error) = self.unsealed(&mut attempt) {
+            return self.say(&attempt, Said::Refused(Refusal::State { why: error.to_string() })).await;
         }
         let route = std::panic::AssertUnwindSafe(self.route(&attempt)).catch_unwind().await;
         let refusal = match route {

@@ -17,7 +17,7 @@ use crate::domain::approval::{Approval, Outcome};
 use crate::domain::audit::EventKind;
 use crate::domain::call::{Caller, ToolCall};
 use crate::domain::clock::Timestamp;
-use crate::domain::json::{Limits, Object, Value};
+use crate::domain::json::{Limits, Value};
 
 /// How ids of tasks of ours begin; others are the server's.
 pub const TASK_PREFIX: &str = "countersign-";
@@ -243,9 +243,4 @@ impl Gateway {
 
 fn place(id: &str) -> String {
     format!("task\n{id}")
-}
-
-/// Whether a request's `_meta` says that its client follows tasks.
-pub fn declares_tasks(meta: &Object) -> bool {
-    meta.get(CAPABILITIES).and_then(Value::as_object).and_then(|told| told.get("extensions")?.as_object()?.get(EXTENSION)).is_some()
 }

@@ -316,7 +316,8 @@ async fn a_task_waits_through_a_restart_and_runs_once() {
 #[tokio::test]
 async fn a_model_is_asked_why_and_its_words_go_to_approvers_and_not_to_the_server() {
     let policy = "server = \"ledger\"\ntool = \"refund_payment\"\neffect = \"pay\"\n[approval]\nfrom = 0\n[show]\nask-reason = true\n[credential]\nscope = \"refund:{/payment_id}\"\n";
-    let world = World::with(Settings { policies: vec![("refund_payment.toml", policy.to_owned())], ..short() }).await;
+    let hold = "budget = \"1s\"\nrounds = 1\n".to_owned();
+    let world = World::with(Settings { policies: vec![("refund_payment.toml", policy.to_owned())], hold, ..Settings::default() }).await;
     let client = Client::new(&world.mcp());
     let list = client.request(json!(1), "tools/list", json!({})).await.unwrap();
     let tools = list.answer()["result"]["tools"].as_array().unwrap().clone();
@@ -327,7 +328,12 @@ async fn a_model_is_asked_why_and_its_words_go_to_approvers_and_not_to_the_serve
         arguments["countersign_reason"] = json!(reason);
         arguments
     };
-    assert_eq!(client.call("refund_payment", with_reason("The customer sent it back")).await.state(), "pending");
+    // The client sends its reason again with each round.
+    let mut params = json!({"name": "refund_payment", "arguments": with_reason("The customer sent it back")});
+    let first = client.request(json!(2), "tools/call", params.clone()).await.unwrap();
+    params["requestState"] = first.answer()["result"]["requestState"].clone();
+    assert!(params["requestState"].is_string(), "{}", first.text);
+    assert_eq!(client.request(json!(3), "tools/call", params).await.unwrap().state(), "pending");
     let waiting = world.one_waiting().await;
     let (_, shown) = world.run(&["approvals", "show", waiting["id"].as_str().unwrap()]);
     assert!(shown.contains("The customer sent it back"), "{shown}");
