@@ -317,14 +317,15 @@ impl Front {
     }
 }
 
-/// What was asked, where a message is the answer to one of `asked`, which it then is no longer.
+/// Whether a message may hold a list of tools that was asked for, and whether that is the first page. While one is
+/// outstanding every answer may: some clients take an answer for theirs whose id is of another type.
 fn list_asked(message: &[u8], asked: &Mutex<HashMap<Id, bool>>) -> Option<bool> {
     let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
     if asked.is_empty() {
         return None;
     }
     let envelope = Envelope::read(message).ok().filter(|envelope| envelope.method.is_none())?;
-    asked.remove(envelope.id()?)
+    Some(envelope.id().and_then(|id| asked.remove(id)).unwrap_or(false))
 }
 
 /// Whether a request for a list asks for its first page.

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::{Attempt, Gateway, RouteError};
 use crate::adapters::store::{Change, Effect, StoreError};
-use crate::adapters::upstream::{Envelope, Id, MAX_MESSAGE, header_text, mirrored_text};
+use crate::adapters::upstream::{Envelope, Id, MAX_MESSAGE, STATELESS, header_text, mirrored_text};
 use crate::domain::audit::EventKind;
 use crate::domain::clock::Timestamp;
 use crate::domain::digest::Digest;
@@ -22,8 +22,6 @@ use crate::domain::policy::REASON;
 use crate::domain::text::shortened;
 use crate::domain::tool::{Known, ToolDefinition};
 
-/// The first revision whose clients repeat arguments in headers.
-const STATELESS: &str = "2026-07-28";
 /// How long a list is believed.
 const BELIEVED: Duration = Duration::from_secs(60);
 /// How long a server that did not list its tools is left alone.
@@ -139,8 +137,8 @@ impl Gateway {
     }
 
     /// An answer to `tools/list` as agents may see it: without tools that changed, or came, since the server was first
-    /// seen. Nothing where it may go on as it came. `from_start`: whether the request asked for the
-    /// first page.
+    /// seen. Nothing where it may go on as it came, and where it is no list. `from_start`: whether it answers a request for
+    /// the first page.
     pub async fn offered(&self, server: &str, answer: &[u8], from_start: bool) -> Option<String> {
         match self.withheld(server, answer, from_start).await {
             Ok(offered) => offered,
@@ -157,17 +155,25 @@ impl Gateway {
         #[derive(Deserialize)]
         struct Page<'p> {
             #[serde(borrow)]
-            tools: Vec<&'p RawValue>,
+            tools: Option<Vec<&'p RawValue>>,
             #[serde(default, rename = "nextCursor")]
             next: Option<serde::de::IgnoredAny>,
         }
         let Ok(envelope) = Envelope::read(answer) else { return Ok(None) };
         let Some(result) = envelope.result else { return Ok(None) };
-        let Ok(page) = serde_json::from_str::<Page<'_>>(result.get()) else { return Ok(None) };
+        let page = match serde_json::from_str::<Page<'_>>(result.get()) {
+            Ok(page) => page,
+            // Two lists in one answer, say: which of them a client would take is not known.
+            Err(_) if self.settings.withholds && result.get().trim_start().starts_with('{') => {
+                return Err(StoreError::Corrupt("the server's list of tools is not one list".into()));
+            }
+            Err(_) => return Ok(None),
+        };
+        let Some(tools) = page.tools else { return Ok(None) };
         // What cannot be read strictly has no definition that could be compared, and is none of those first seen.
         let limits = Limits { bytes: MAX_MESSAGE, depth: 128, nodes: 2_000_000 };
         let read_one = |raw: &&RawValue| read(raw.get().as_bytes(), limits).ok().and_then(|entry| ToolDefinition::read(&entry));
-        let read: Vec<(&RawValue, Option<ToolDefinition>)> = page.tools.iter().map(|raw| (*raw, read_one(raw))).collect();
+        let read: Vec<(&RawValue, Option<ToolDefinition>)> = tools.iter().map(|raw| (*raw, read_one(raw))).collect();
         // One page is not the whole: the gateway reads the rest itself before it takes anything for first seen.
         let whole = from_start && page.next.is_none();
         let pins =

@@ -112,6 +112,8 @@ impl Gateway {
                     self.say(attempt, Said::Waiting(self.waiting(&held.approval))).await;
                 }
                 () = attempt.gone.cancelled() => return Ok(()),
+                // What runs is not cut off here, as what waits for somebody to ask for it is.
+                () = self.closing.cancelled(), if limit.is_none() => return Ok(()),
                 () = attempt.say.closed() => return Ok(()),
                 () = over => if limit.is_some() {
                     let refusal = self.not_yet(attempt, &held.approval);

@@ -62,7 +62,7 @@ impl Attempt {
     pub(super) fn takes_tasks(&self) -> bool {
         let meta = &self.call.protocol_meta;
         let extensions = || meta.get(CAPABILITIES)?.as_object()?.get("extensions")?.as_object()?.get(EXTENSION);
-        meta.get("io.modelcontextprotocol/protocolVersion").is_some() && extensions().is_some()
+        self.is_stateless() && extensions().is_some()
     }
 
     /// The same call for the task itself: nobody hears what is said of it, and the server is told of no ability to follow
@@ -143,7 +143,6 @@ impl Gateway {
         };
         tokio::select! {
             done = self.wait(&own, held, &mut changes, None) => done,
-            () = self.closing.cancelled() => Ok(()),
             () = unheard => Ok(()),
         }
     }

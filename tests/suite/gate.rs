@@ -96,6 +96,11 @@ async fn headers_must_say_what_the_body_says() {
         assert_eq!((reply.status, reply.code()), (400, -32020), "{wrong}");
     }
     assert_eq!(client.send(call_with("{}"), &good[..2]).await.unwrap().code(), -32020);
+    // What stands beside the name does not keep it from being compared.
+    let beside = call_with("{}").replacen("\"params\":{", "\"params\":{\"uri\":5,\"taskId\":[],", 1);
+    assert!(beside.contains("taskId"));
+    let wrong = [good[0], good[1], ("mcp-name", "run_sql")];
+    assert_eq!(client.send(beside, &wrong).await.unwrap().code(), -32020);
     assert!(world.received().await.is_empty());
 }
 

@@ -330,6 +330,9 @@ const CHANGING: &str = r#"while IFS= read -r line; do
 id=$(printf %s "$line" | sed -n 's/.*"id":\("[^"]*"\|[0-9]*\).*/\1/p')
 case "$line" in
 *'"initialize"'*) result='{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}';;
+*'"twice"'*) printf '{"jsonrpc":"2.0","id":%s,"result":{"tools":[]},"result":%s}\n' "$id" "$(cat tools.json)"
+printf '{"jsonrpc":"2.0","id":"%s","result":%s}\n' "$id" "$(cat tools.json)"
+result='{"tools":[],'$(sed 's/^{//' tools.json);;
 *'"cursor"'*) result=$(cat more.json);;
 *'"tools/list"'*) result=$(cat tools.json);;
 *) result='{"content":[{"type":"text","text":"ran"}]}';;
@@ -358,6 +361,17 @@ async fn tools_that_changed_are_kept_from_agents_until_they_are_pinned() {
     assert_eq!(names(&shown), ["get_one"]);
     assert_eq!(shown["result"]["ttlMs"], 1);
     assert_eq!(names(&wrapped.request(json!(4), "tools/list", json!({}))), ["get_one"]);
+    // Said twice in one message, twice in one result, and under an id of another type: some clients would take it.
+    wrapped.send(&json!({"jsonrpc": "2.0", "id": 90, "method": "tools/list", "params": {"twice": true}}));
+    loop {
+        let said = wrapped.read();
+        assert!(!said.to_string().contains("IMPORTANT"), "{said}");
+        if said["id"] == 90 {
+            assert_eq!(said["error"]["code"], -31003, "{said}");
+            break;
+        }
+        assert_eq!(names(&said), ["get_one"]);
+    }
     let place = format!("sqlite://{}", wrapped.scratch.0.join("countersign.db").display());
     let mut store = <sqlx::SqliteConnection as sqlx::Connection>::connect(&place).await.unwrap();
     let withheld: Vec<String> = sqlx::query_scalar("SELECT data FROM audit WHERE kind = 'withheld'").fetch_all(&mut store).await.unwrap();

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::http::{collect, is_stream};
 use super::sse::{Events, data, last_id};
 use super::{
     Envelope, Exchange, HttpUpstream, Id, InvokeError, MAX_MESSAGE, Outgoing, RawResponse, Secrets, Unanswered, Upstream, client_headers, header_text,
@@ -106,8 +107,8 @@ impl Bridge {
             *self.session() = Session { id: session, ..Session::default() };
         }
         let status = response.status();
-        if !is_stream(&response) {
-            match whole(response).await {
+        if !is_stream(response.headers()) {
+            match collect(response.into_body()).await {
                 Ok(message) if Envelope::read(&message).is_ok_and(|e| e.method.is_none() && e.id() == Some(id)) => {
                     if opens {
                         self.opened(&message);
@@ -137,7 +138,7 @@ impl Bridge {
             headers.extend(self.of_session());
             headers.push(("last-event-id".into(), last));
             match self.http.forward(Method::GET, &headers, Bytes::new()).await {
-                Ok(again) if again.status().is_success() && is_stream(&again) => response = again,
+                Ok(again) if again.status().is_success() && is_stream(again.headers()) => response = again,
                 _ => break,
             }
         }
@@ -157,7 +158,13 @@ impl Bridge {
             while let Some(event) = events.next_event() {
                 *last = last_id(&event).or(last.take());
                 let Some(message) = data(&event) else { continue };
-                let answers = until.is_some_and(|id| Envelope::read(&message).is_ok_and(|e| e.method.is_none() && e.id() == Some(id)));
+                let answers = match Envelope::read(&message) {
+                    Ok(envelope) => until.is_some_and(|id| envelope.method.is_none() && envelope.id() == Some(id)),
+                    Err(error) => {
+                        tracing::warn!(%error, "the server sent an event that is no json-rpc message; it was dropped");
+                        continue;
+                    }
+                };
                 if answers && opens {
                     self.opened(&message);
                 }
@@ -195,7 +202,7 @@ impl Bridge {
                     headers.extend(bridge.of_session());
                     headers.extend(last.clone().map(|last| ("last-event-id".to_owned(), last)));
                     match bridge.http.forward(Method::GET, &headers, Bytes::new()).await {
-                        Ok(response) if response.status().is_success() && is_stream(&response) => {
+                        Ok(response) if response.status().is_success() && is_stream(response.headers()) => {
                             bridge.pump(response, None, &mut last, false).await;
                         }
                         // It has no such stream, or the session is over.
@@ -258,18 +265,6 @@ fn mirrored(envelope: &Envelope<'_>) -> Option<Vec<(String, String)>> {
     };
     headers.extend(name.as_ref().and_then(|name| name.as_str()).map(|name| ("mcp-name".to_owned(), header_text(name))));
     Some(headers)
-}
-
-fn is_stream(response: &RawResponse) -> bool {
-    let kind = response.headers().get(hyper::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
-}
-
-async fn whole(response: RawResponse) -> Result<Bytes, InvokeError> {
-    match http_body_util::Limited::new(response.into_body(), MAX_MESSAGE).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) => Err(InvokeError::Lost(error.to_string())),
-    }
 }
 
 fn told(status: StatusCode) -> String {

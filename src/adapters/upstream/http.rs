@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming as Body;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
@@ -116,7 +116,7 @@ impl HttpUpstream {
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) || status.is_redirection() {
             return Err(InvokeError::NotSent(format!("the server answered {status}")));
         }
-        if is_stream(&response) {
+        if is_stream(response.headers()) {
             let (say, hear) = mpsc::channel(64);
             self.tasks.spawn(relay(response.into_body(), call.id.clone(), say));
             return Ok(Exchange::Stream(hear));
@@ -203,7 +203,7 @@ impl Upstream for HttpUpstream {
             let body = list_request(&id, like, cursor.as_deref());
             let asked = async {
                 let response = self.request(Method::POST, &headers, None, body.into()).await?;
-                if !is_stream(&response) {
+                if !is_stream(response.headers()) {
                     return collect(response.into_body()).await;
                 }
                 let (say, mut hear) = mpsc::channel(16);
@@ -240,8 +240,9 @@ impl Upstream for HttpUpstream {
     }
 }
 
-fn is_stream(response: &Response<Body>) -> bool {
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+/// Whether a response is a stream of events, by its headers.
+pub fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
 }
 
@@ -250,7 +251,11 @@ pub fn client_headers() -> Vec<(String, String)> {
     vec![(ACCEPT.as_str().into(), "application/json, text/event-stream".into()), (CONTENT_TYPE.as_str().into(), "application/json".into())]
 }
 
-async fn collect(body: Body) -> Result<Bytes, InvokeError> {
+pub(super) async fn collect<B>(body: B) -> Result<Bytes, InvokeError>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     match Limited::new(body, MAX_MESSAGE).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) => Err(InvokeError::Lost(error.to_string())),

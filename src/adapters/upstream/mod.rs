@@ -18,13 +18,16 @@ use zeroize::Zeroizing;
 pub use bridge::Bridge;
 pub use child::{Child, ChildSettings, Launch};
 pub use envelope::{Envelope, EnvelopeError, Id, header_text, mirrored_text};
-pub use http::{HttpUpstream, RawResponse, UrlError, client_headers};
+pub use http::{HttpUpstream, RawResponse, UrlError, client_headers, is_stream};
 pub use lines::{Lines, LinesError};
 pub use sse::{Events, data, event};
 
 use crate::domain::json::Value;
 use crate::domain::permit::Permit;
 use crate::domain::scrub::Scrubber;
+
+/// The first revision without sessions, whose clients over HTTP repeat parts of the body in headers.
+pub const STATELESS: &str = "2026-07-28";
 
 /// A wrapped server, as one client sees it.
 #[async_trait]

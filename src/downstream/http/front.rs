@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::reply::{CallStream, Closing, Detaching, json, messages, status_of};
 use super::{HttpFront, Reach, Wrapped, plain};
-use crate::adapters::upstream::{Envelope, Events, HttpUpstream, Id, InvokeError, MAX_MESSAGE, RawResponse, Upstream, data, event, mirrored_text};
+use crate::adapters::upstream::{
+    Envelope, Events, HttpUpstream, Id, InvokeError, MAX_MESSAGE, RawResponse, STATELESS, Upstream, data, event, is_stream, mirrored_text,
+};
 use crate::domain::call::{Caller, ToolCall};
 use crate::domain::clock::Timestamp;
 use crate::domain::json::Value;
@@ -32,8 +34,6 @@ const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 /// The first revision whose clients take events without a message, from which they resume a stream.
 const RESUMING: &str = "2025-11-25";
-/// The first revision without sessions.
-const STATELESS: &str = "2026-07-28";
 /// Most sessions at once; a new one beyond that is refused.
 const MOST_SESSIONS: usize = 10_000;
 /// Most of them that one caller has.
@@ -71,7 +71,7 @@ impl HttpFront {
     fn remember(&self, id: &str, upstream: &str, caller: &Caller, hub: Option<Arc<Hub>>, client: Option<String>) -> bool {
         let used = self.gateway.clock.now();
         let mut sessions = self.state.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if hub.is_some() || sessions.0.len() >= MOST_SESSIONS {
+        if hub.is_some() || sessions.0.len() >= MOST_OF_ONE {
             sessions.0.retain(|_, s| used.since(s.used) < IDLE && s.hub.as_ref().is_none_or(|hub| !hub.ended()));
         }
         let children = || sessions.0.values().filter(|s| s.hub.is_some()).count();
@@ -153,44 +153,65 @@ fn headers_agree(headers: &HeaderMap, envelope: &Envelope<'_>) -> Result<(), Str
     let Some(method) = envelope.method.as_deref() else { return Ok(()) };
     let required = stateless(headers) && envelope.id().is_some();
     mirrors(headers, "mcp-method", method, required)?;
-    if let (true, Some(version)) = (required, meta_member(envelope, "io.modelcontextprotocol/protocolVersion")) {
-        mirrors(headers, VERSION.as_str(), version.as_str().unwrap_or_default(), true)?;
-    }
-    // Read loosely only to compare: the strict reader decides later, and refuses what could be read in two ways.
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Named {
-        name: Option<String>,
-        uri: Option<String>,
-        task_id: Option<String>,
-    }
-    let named = || envelope.params.and_then(|p| serde_json::from_str::<Named>(p.get()).ok());
-    let name = match method {
-        "tools/call" | "prompts/get" => named().and_then(|named| named.name),
-        "resources/read" => named().and_then(|named| named.uri),
-        "tasks/get" | "tasks/update" | "tasks/cancel" => named().and_then(|named| named.task_id),
+    let named = match method {
+        "tools/call" | "prompts/get" => Some("name"),
+        "resources/read" => Some("uri"),
+        "tasks/get" | "tasks/update" | "tasks/cancel" => Some("taskId"),
         _ => None,
     };
-    if let Some(name) = name {
-        mirrors(headers, "mcp-name", &name, required)?;
+    if !required && (named.is_none() || !headers.contains_key("mcp-name")) {
+        return Ok(());
     }
-    Ok(())
+    let Some(said) = Mirrored::read(envelope) else { return Ok(()) };
+    if let (true, Some(version)) = (required, said.meta.as_ref().and_then(|meta| meta.version.as_ref())) {
+        mirrors(headers, VERSION.as_str(), version.as_str().unwrap_or_default(), true)?;
+    }
+    let name = match named {
+        Some("name") => said.name,
+        Some("uri") => said.uri,
+        Some(_) => said.task_id,
+        None => None,
+    };
+    match name.as_ref().and_then(serde_json::Value::as_str) {
+        Some(name) => mirrors(headers, "mcp-name", name, required),
+        None => Ok(()),
+    }
 }
 
-/// A member of a request's `_meta`.
-fn meta_member(envelope: &Envelope<'_>, name: &str) -> Option<serde_json::Value> {
-    #[derive(Deserialize)]
-    struct Params {
-        #[serde(rename = "_meta")]
-        meta: HashMap<String, serde_json::Value>,
+/// What a request over HTTP says in headers as well. Read loosely, only to compare: the strict reader decides later, and
+/// refuses what could be read in two ways.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Mirrored {
+    name: Option<serde_json::Value>,
+    uri: Option<serde_json::Value>,
+    task_id: Option<serde_json::Value>,
+    #[serde(rename = "_meta")]
+    meta: Option<MirroredMeta>,
+}
+
+#[derive(Deserialize)]
+struct MirroredMeta {
+    #[serde(rename = "io.modelcontextprotocol/protocolVersion")]
+    version: Option<serde_json::Value>,
+    #[serde(rename = "io.modelcontextprotocol/clientCapabilities")]
+    capabilities: Option<serde::de::IgnoredAny>,
+}
+
+impl Mirrored {
+    fn read(envelope: &Envelope<'_>) -> Option<Self> {
+        serde_json::from_str(envelope.params?.get()).ok()
     }
-    serde_json::from_str::<Params>(envelope.params?.get()).ok()?.meta.remove(name)
 }
 
 /// What every request of the stateless era says of itself; a server without HTTP cannot answer with the status for it.
 fn lacks_meta(envelope: &Envelope<'_>) -> Option<&'static str> {
-    let must = ["io.modelcontextprotocol/protocolVersion", "io.modelcontextprotocol/clientCapabilities"];
-    must.into_iter().find(|name| meta_member(envelope, name).is_none_or(|value| value.is_null()))
+    let meta = Mirrored::read(envelope).and_then(|said| said.meta);
+    let has = |there: fn(&MirroredMeta) -> bool| meta.as_ref().is_some_and(there);
+    if !has(|meta| meta.version.is_some()) {
+        return Some("io.modelcontextprotocol/protocolVersion");
+    }
+    (!has(|meta| meta.capabilities.is_some())).then_some("io.modelcontextprotocol/clientCapabilities")
 }
 
 fn mirrors(headers: &HeaderMap, name: &str, body: &str, required: bool) -> Result<(), String> {
@@ -240,9 +261,7 @@ async fn through(
     let body = envelope.rebuilt(envelope.id());
     let client = if envelope.is("initialize") { client_name(envelope) } else { None };
     match upstream.forward(Method::POST, &forwarded, body.into()).await {
-        Ok(response) if envelope.is("tools/list") && response.status() == StatusCode::OK => {
-            list_through(front, name, &caller, response, envelope).await
-        }
+        Ok(response) if envelope.is("tools/list") && response.status().is_success() => list_through(front, name, &caller, response, envelope).await,
         Ok(response) => pass(front, name, &caller, response, client),
         Err(error) => unreachable_upstream(envelope.id(), &error),
     }
@@ -252,7 +271,7 @@ async fn through(
 async fn list_through(front: &HttpFront, name: &str, caller: &Caller, response: RawResponse, asked: &Envelope<'_>) -> Response {
     let (id, from_start) = (asked.id(), from_start(asked));
     let (head, mut body) = response.into_parts();
-    let is_stream = head.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|kind| kind.starts_with("text/event-stream"));
+    let is_stream = is_stream(&head.headers);
     let mut whole = Vec::new();
     let mut events = Events::default();
     let mut out = Vec::new();
@@ -270,8 +289,17 @@ async fn list_through(front: &HttpFront, name: &str, caller: &Caller, response: 
         let mut answered = false;
         while let Some(event) = events.next_event() {
             let message = data(&event).unwrap_or_default();
-            let is_answer = Envelope::read(&message).is_ok_and(|e| e.method.is_none() && e.id() == id);
-            let offered = if is_answer { front.gateway.offered(name, &message, from_start).await } else { None };
+            let (is_response, is_answer) = match Envelope::read(&message) {
+                Ok(said) => (said.method.is_none(), said.method.is_none() && said.id() == id),
+                // Pings and beginnings of streams hold nothing; what else cannot be read could be read by a client.
+                Err(_) if !event.contains(&b'{') => (false, false),
+                Err(error) => {
+                    tracing::warn!(%error, "the server sent an event that is no json-rpc message; it was dropped");
+                    continue;
+                }
+            };
+            // Any response: some clients take one for theirs whose id is of another type.
+            let offered = if is_response { front.gateway.offered(name, &message, from_start && is_answer).await } else { None };
             match offered {
                 Some(offered) => out.extend_from_slice(&crate::adapters::upstream::event(offered.as_bytes())),
                 None => out.extend_from_slice(&event),
@@ -281,6 +309,9 @@ async fn list_through(front: &HttpFront, name: &str, caller: &Caller, response: 
         if answered {
             break;
         }
+    }
+    if !is_stream && Envelope::read(&whole).is_err() {
+        return unreachable_upstream(id, &InvokeError::Lost("what it answered is no json-rpc message".into()));
     }
     let text = if is_stream { out } else { front.gateway.offered(name, &whole, from_start).await.map_or(whole, String::into_bytes) };
     let text = http_body_util::Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
