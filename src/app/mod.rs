@@ -472,7 +472,7 @@ impl App {
                 let bearer = file.bearer.as_ref().map(secret).transpose()?;
                 let upstream =
                     HttpUpstream::new(url, bearer.as_deref(), &self.tasks).map_err(|source| AppError::Upstream { name: name.to_owned(), source })?;
-                (Reach::Http(Box::new(upstream)), url.clone(), url.clone(), false)
+                (Reach::Http(Box::new(upstream)), named_by(url), url.clone(), false)
             }
             (None, command) => {
                 let command = command.clone().unwrap_or_default();
@@ -520,6 +520,20 @@ impl App {
     }
 }
 
+/// An address as records and cards name it. A sign-in or a query may be a secret: its digest stands for it, so that
+/// another one is still another server.
+pub fn named_by(address: &str) -> String {
+    let Ok(mut url) = url::Url::parse(address) else { return address.to_owned() };
+    if url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none() {
+        return address.to_owned();
+    }
+    // Neither fails for an address with a host, and others are refused.
+    let _ = (url.set_username(""), url.set_password(None));
+    url.set_query(None);
+    url.set_fragment(None);
+    format!("{url} (and more, {})", Digest::of(address.as_bytes()))
+}
+
 /// Children are started through this very program.
 fn launcher() -> std::io::Result<Launch> {
     // A test program is not countersign: it lies beside the real one's folder and says so by this name.
@@ -545,5 +559,20 @@ fn algorithm(name: Algorithm) -> jsonwebtoken::Algorithm {
         Algorithm::RS256 => jsonwebtoken::Algorithm::RS256,
         Algorithm::RS384 => jsonwebtoken::Algorithm::RS384,
         Algorithm::RS512 => jsonwebtoken::Algorithm::RS512,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_secret_in_an_address_is_not_named() {
+        assert_eq!(named_by("https://x.example/mcp"), "https://x.example/mcp");
+        let all =
+            ["https://x.example/mcp?key=canary", "https://u:canary@x.example/mcp", "https://canary@x.example/mcp", "https://x.example/mcp#canary"];
+        let named: std::collections::HashSet<String> = all.iter().map(|address| named_by(address)).collect();
+        assert_eq!(named.len(), all.len());
+        assert!(named.iter().all(|name| name.starts_with("https://x.example/mcp (") && !name.contains("canary")), "{named:?}");
     }
 }

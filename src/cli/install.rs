@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Code, Failure, print};
 use crate::app::config::Config;
+use crate::app::named_by;
 
 /// Put the servers of MCP clients on this machine behind the gateway
 #[derive(Debug, clap::Args)]
@@ -218,6 +219,10 @@ fn put_in(client: Client, name: &str, entry: &Map<String, Value>, program: &str)
         (None, Some(_)) if ["headers", "http_headers", "env_http_headers", "bearer_token_env_var"].iter().any(|key| entry.contains_key(*key)) => {
             return Turned::Same("left: it has headers, which an `[upstream.…]` with `bearer` should hold".into());
         }
+        // Arguments of a program are seen by others on the machine.
+        (None, Some(url)) if named_by(url) != url => {
+            return Turned::Same("left: its address may carry a secret; give it to an `[upstream.…]`, and write `wrap --upstream`".into());
+        }
         (None, Some(url)) => {
             args.push(format!("--url={url}"));
             new.remove("url");
@@ -400,6 +405,14 @@ mod tests {
         let (within, _) = both(Client::VsCode, r#"{"servers": {"v": {"type": "stdio", "command": "srv"}}, "inputs": [{"id": "t"}]}"#);
         assert_eq!(read(&within)["inputs"], json!([{"id": "t"}]));
         assert_eq!(read(&within)["servers"]["v"]["command"], PROGRAM);
+    }
+
+    #[test]
+    fn an_address_that_may_carry_a_secret_is_left() {
+        for url in ["https://z.example/mcp?key=s", "https://u:p@z.example/mcp"] {
+            let entry = json!({"url": url}).as_object().cloned().unwrap();
+            assert!(matches!(put_in(Client::Cursor, "z", &entry, PROGRAM), Turned::Same(_)), "{url}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Failure, asked_to_end, config_or_default};
 use crate::adapters::upstream::ChildSettings;
 use crate::app::config::{Config, Secret, UpstreamFile};
-use crate::app::{App, Behind, Client};
+use crate::app::{App, Behind, Client, named_by};
 
 /// Serve one MCP server over stdio, with approvals
 #[derive(Debug, clap::Args)]
@@ -51,7 +51,11 @@ pub(super) async fn run(config: Option<PathBuf>, arguments: Arguments) -> Result
         (None, None, Some(url)) => told_from_url(url),
         (None, None, None) => told_from(&arguments.command),
     };
-    let shown = arguments.url.clone().unwrap_or_else(|| if arguments.command.is_empty() { name.clone() } else { arguments.command.join(" ") });
+    let shown = arguments
+        .url
+        .as_deref()
+        .map(named_by)
+        .unwrap_or_else(|| if arguments.command.is_empty() { name.clone() } else { arguments.command.join(" ") });
     let address = config.address();
     let approvers = config.approvers.join(", ");
     let mut app = App::build(config, address.clone()).await?;
