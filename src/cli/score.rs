@@ -81,15 +81,13 @@ pub(super) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
 fn assess(set: &PolicySet, text: &str, trails: &mut HashMap<String, Trail>, brief: bool) -> Result<serde_json::Value, String> {
     let line: Line = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let given = line.arguments.as_ref().map_or("{}", |raw| raw.get());
-    let name = serde_json::Value::from(line.tool.as_str());
-    let params = format!("{{\"name\":{name},\"arguments\":{given}}}");
     let server = line.server.as_deref().unwrap_or_default();
-    let policy = set.for_tool(server, &line.tool);
-    let call = match ToolCall::parse(params.as_bytes(), Limits::default()) {
+    let call = match ToolCall::described(&line.tool, given, Limits::default()) {
         Ok(call) => call,
         // A call that the gateway would refuse is denied, and says so.
         Err(error) => return Ok(json!({"id": line.id, "score": 100, "decision": "deny", "refused": error.to_string(), "scorer": SCORER})),
     };
+    let policy = set.for_call(server, &call);
     let annotations = line.annotations.as_ref().map(|raw| read(raw.get().as_bytes(), Limits::default())).transpose().map_err(|e| e.to_string())?;
     let definition = annotations.map(|hints| ToolDefinition::annotated(&line.tool, &hints));
     let known = definition.as_ref().map_or(Known::NotAsked, Known::Annotated);

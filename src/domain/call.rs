@@ -31,12 +31,60 @@ pub enum Identity {
     },
 }
 
-/// The parameters of one `tools/call`, read strictly.
+/// The requests that are judged: every tool call, and what a policy names of the other two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `tools/call`.
+    CallTool,
+    /// `resources/read`, where a policy is for `resource:<glob>`.
+    ReadResource,
+    /// `prompts/get`, where a policy is for `prompt:<glob>`.
+    GetPrompt,
+}
+
+impl Method {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::CallTool, Self::ReadResource, Self::GetPrompt];
+
+    /// Its name in the protocol.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CallTool => "tools/call",
+            Self::ReadResource => "resources/read",
+            Self::GetPrompt => "prompts/get",
+        }
+    }
+
+    /// The method of that name, byte by byte.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.name() == name)
+    }
+
+    /// What `tool` of a policy file is about, and the rest of it.
+    pub fn of_policy(tool: &str) -> (Self, &str) {
+        let gate = |method: Self, prefix: &str| tool.strip_prefix(prefix).map(|rest| (method, rest));
+        gate(Self::ReadResource, "resource:").or_else(|| gate(Self::GetPrompt, "prompt:")).unwrap_or((Self::CallTool, tool))
+    }
+
+    /// Keeps digests of different methods apart.
+    fn tag(self) -> &'static str {
+        match self {
+            Self::CallTool => "countersign call v1",
+            Self::ReadResource => "countersign resource v1",
+            Self::GetPrompt => "countersign prompt v1",
+        }
+    }
+}
+
+/// The parameters of one `tools/call`, read strictly; or of a `resources/read` or `prompts/get` that is judged like one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ToolCall {
-    /// `name`.
+    /// Which request it is.
+    pub method: Method,
+    /// `name` of a tool call; of another request its method.
     pub tool: String,
-    /// `arguments`; an empty object where the client sent none.
+    /// `arguments`; an empty object where the client sent none. Of another request what it is about: `uri`, or `name` and
+    /// `arguments`.
     pub arguments: Value,
     /// Whether the client sent `arguments` at all: what goes upstream has them only then.
     pub has_arguments: bool,
@@ -70,6 +118,12 @@ pub enum CallError {
     /// `name` is missing or not a string, or longer than [`MAX_TOOL_NAME`].
     #[error("`name` of `tools/call` must be a string of 1 to {MAX_TOOL_NAME} bytes")]
     Name,
+    /// `uri` of a `resources/read`, or `name` of a `prompts/get`, is missing or not a string.
+    #[error("`{0}` must be a string of at least one byte")]
+    Subject(&'static str),
+    /// A policy is for this resource or prompt, or not, depending on how its name is read.
+    #[error("`{0}` can be read as more than one resource, and policies differ for them: write it plainly, without `..`, `%` or `?`")]
+    Ambiguous(String),
     /// There are no parameters, or they are not an object.
     #[error("the parameters of `tools/call` must be an object")]
     Params,
@@ -117,7 +171,65 @@ impl ToolCall {
             Some(other) => return Err(CallError::Arguments(other.kind())),
             None => Value::Object(Object::default()),
         };
-        if let Some((name, _)) = rest.iter().find(|(name, _)| ["name", "arguments"].contains(&folded(name).as_str())) {
+        Self::with_rest(Method::CallTool, tool, arguments, has_arguments, rest)
+    }
+
+    /// Reads `params` of the request `method`.
+    ///
+    /// # Errors
+    /// As [`ToolCall::parse`].
+    pub fn of_request(method: Method, params: &[u8], limits: Limits) -> Result<Self, CallError> {
+        let parts: &[&'static str] = match method {
+            Method::CallTool => return Self::parse(params, limits),
+            Method::ReadResource => &["uri"],
+            Method::GetPrompt => &["name", "arguments"],
+        };
+        let Value::Object(mut rest) = read(params, limits)? else { return Err(CallError::Params) };
+        let mut about = Object::default();
+        for part in parts {
+            if let Some(value) = rest.remove(part) {
+                about.insert(*part, value);
+            }
+        }
+        let subject = parts.first().copied().unwrap_or_default();
+        if about.get(subject).and_then(Value::as_str).is_none_or(str::is_empty) {
+            return Err(CallError::Subject(subject));
+        }
+        Self::with_rest(method, method.name().to_owned(), Value::Object(about), true, rest)
+    }
+
+    /// The call that `tool` and `arguments` describe: a tool by its name, or `resource:<uri>`, or `prompt:<name>`.
+    ///
+    /// # Errors
+    /// As [`ToolCall::parse`].
+    pub fn described(tool: &str, arguments: &str, limits: Limits) -> Result<Self, CallError> {
+        let (method, subject) = Method::of_policy(tool);
+        let subject = serde_json::Value::from(subject);
+        let params = match method {
+            Method::ReadResource => format!("{{\"uri\":{subject}}}"),
+            Method::CallTool | Method::GetPrompt => format!("{{\"name\":{subject},\"arguments\":{arguments}}}"),
+        };
+        Self::of_request(method, params.as_bytes(), limits)
+    }
+
+    /// The resource's URI or the prompt's name; nothing for a tool.
+    pub fn subject(&self) -> Option<&str> {
+        let name = match self.method {
+            Method::CallTool => return None,
+            Method::ReadResource => "uri",
+            Method::GetPrompt => "name",
+        };
+        self.arguments.as_object()?.get(name)?.as_str()
+    }
+
+    /// What the header `mcp-name` repeats.
+    pub fn name(&self) -> &str {
+        self.subject().unwrap_or(&self.tool)
+    }
+
+    fn with_rest(method: Method, tool: String, arguments: Value, has_arguments: bool, mut rest: Object) -> Result<Self, CallError> {
+        let members: &[&str] = if method == Method::ReadResource { &["uri"] } else { &["name", "arguments"] };
+        if let Some((name, _)) = rest.iter().find(|(name, _)| members.contains(&folded(name).as_str())) {
             return Err(CallError::Imitation(name.to_owned()));
         }
         let mut meta = match rest.remove("_meta") {
@@ -136,7 +248,7 @@ impl ToolCall {
         if !meta.is_empty() {
             rest.insert("_meta", Value::Object(meta));
         }
-        Ok(Self { tool, arguments, has_arguments, extras: rest, protocol_meta, stated_reason, stated_prompt })
+        Ok(Self { method, tool, arguments, has_arguments, extras: rest, protocol_meta, stated_reason, stated_prompt })
     }
 
     /// The parameters that go upstream: what was judged, in canonical text, with `protocol_meta`.
@@ -152,10 +264,19 @@ impl ToolCall {
         if !meta.is_empty() {
             params.insert("_meta", Value::Object(meta));
         }
-        if self.has_arguments {
-            params.insert("arguments", self.arguments.clone());
+        match (self.method, &self.arguments) {
+            (Method::CallTool, arguments) => {
+                if self.has_arguments {
+                    params.insert("arguments", arguments.clone());
+                }
+                params.insert("name", Value::from(self.tool.as_str()));
+            }
+            (_, about) => {
+                for (name, value) in about.as_object().into_iter().flat_map(Object::iter) {
+                    params.insert(name, value.clone());
+                }
+            }
         }
-        params.insert("name", Value::from(self.tool.as_str()));
         canonical(&Value::Object(params))
     }
 
@@ -203,7 +324,7 @@ impl CallDigest {
             Identity::Configured => (None, None),
             Identity::Verified { issuer, subject } => (Some(issuer.as_bytes()), Some(subject.as_bytes())),
         };
-        let fields = Fields::new("countersign call v1")
+        let fields = Fields::new(call.method.tag())
             .field(caller.name.as_bytes())
             .optional(caller.owner.as_deref().map(str::as_bytes))
             .optional(issuer)

@@ -13,7 +13,7 @@ use crate::domain::text::visible;
 use crate::gateway::{Refusal, TaskNow, TaskView, Waiting};
 
 /// The answer to a call that the gateway answers itself.
-pub(super) fn refused(id: &Id, refusal: &Refusal, stateless: bool) -> String {
+pub(super) fn refused(id: &Id, refusal: &Refusal, stateless: bool, is_tool: bool) -> String {
     if let Refusal::Header { name } = refusal {
         return error(Some(id), -32020, &format!("the header `{name}` does not say what the body says"));
     }
@@ -23,6 +23,11 @@ pub(super) fn refused(id: &Id, refusal: &Refusal, stateless: bool) -> String {
     if let Refusal::Again { state, waiting } = refusal {
         let result = json!({"resultType": "input_required", "requestState": state, "_meta": {CALL: {"state": "pending", "approval": waiting.approval, "executed": false}}});
         return json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string();
+    }
+    if !is_tool {
+        let (text, state, approval) = words(refusal);
+        let data = json!({CALL: {"state": state, "approval": approval, "executed": executed(refusal)}});
+        return json!({"jsonrpc": "2.0", "id": id, "error": {"code": -31002, "message": text, "data": data}}).to_string();
     }
     json!({"jsonrpc": "2.0", "id": id, "result": tool_result(refusal, stateless)}).to_string()
 }

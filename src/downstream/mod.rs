@@ -7,6 +7,7 @@ mod answer;
 mod children;
 pub mod http;
 pub mod identity;
+mod judged;
 pub mod pipes;
 mod speak;
 pub mod stdio;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::answer;
 use crate::adapters::upstream::{Envelope, Id, event};
-use crate::domain::call::ToolCall;
+use crate::domain::call::{Method, ToolCall};
 use crate::domain::json::{Value, canonical};
 use crate::gateway::{Refusal, Said};
 
@@ -14,6 +14,8 @@ pub(super) struct Speaker {
     client_id: Option<Id>,
     id: Id,
     stateless: bool,
+    /// Whether it calls a tool: what did not run is said in a result then, else in an error.
+    is_tool: bool,
     /// The client's progress token, and the server's where it is another.
     token: Option<String>,
     server_token: Option<String>,
@@ -50,7 +52,8 @@ impl Speaker {
         let meta = &call.protocol_meta;
         let token = meta.get("progressToken").filter(|t| matches!(t, Value::String(_) | Value::Number(_))).map(canonical);
         let stateless = meta.get("io.modelcontextprotocol/protocolVersion").is_some();
-        Self { client_id: None, id, stateless, token, server_token: None, said: 0 }
+        let is_tool = call.method == Method::CallTool;
+        Self { client_id: None, id, stateless, is_tool, token, server_token: None, said: 0 }
     }
 
     /// For a call that the server knows by another id, and another token.
@@ -77,7 +80,7 @@ impl Speaker {
             }
             Said::Refused(refusal) => {
                 let status = matches!(refusal, Refusal::Header { .. } | Refusal::State { .. }).then_some(400);
-                Some(Message { status, ..Message::ours(answer::refused(own, &refusal, self.stateless), true) })
+                Some(Message { status, ..Message::ours(answer::refused(own, &refusal, self.stateless, self.is_tool), true) })
             }
             Said::Task(view) => Some(Message::ours(answer::task(own, &view, true), true)),
             Said::Waiting(waiting) => {

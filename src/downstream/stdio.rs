@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::answer;
 use super::http::Reach;
 use super::identity::Callers;
+use super::judged::{Request, imitates};
 use super::speak::Speaker;
 use super::tasks::{self, Asking};
 use crate::adapters::upstream::{Bridge, Child, Envelope, Id, Lines, LinesError, Upstream};
@@ -211,8 +212,14 @@ impl Front {
             Ok(envelope) => envelope,
             Err(error) => return self.error(None, error.code(), &error.to_string()).await,
         };
-        if envelope.is("tools/call") {
-            return self.call(&envelope).await;
+        match Request::read(&self.shared.gateway, &self.shared.server.name, &envelope, self.shared.limits) {
+            Request::Judged(id, call) => return self.call(id, call).await,
+            Request::Refused(Some(id), why) => return self.error(Some(&id), -32602, &why).await,
+            Request::Refused(None, why) => {
+                tracing::warn!("a request was dropped: {why}");
+                return;
+            }
+            Request::Through => {}
         }
         if let (Some(task), Some(id)) = (tasks::ours(&envelope), envelope.id()) {
             return self.task(id.clone(), envelope.method.as_deref().unwrap_or_default(), task).await;
@@ -226,7 +233,7 @@ impl Front {
         if envelope.is("notifications/cancelled") && self.give_up(&envelope) {
             return;
         }
-        if let Some(method) = envelope.method.as_deref().filter(|m| imitates_call(m)) {
+        if let Some(method) = envelope.method.as_deref().filter(|m| imitates(m)) {
             return self.error(envelope.id(), -32601, &format!("method `{}` is not known", crate::domain::text::visible(method))).await;
         }
         if let Err(error) = self.wire.send(&envelope).await {
@@ -234,16 +241,7 @@ impl Front {
         }
     }
 
-    async fn call(&self, envelope: &Envelope<'_>) {
-        let Some(id) = envelope.id().cloned() else {
-            tracing::warn!("a tools/call without an id was dropped: nobody could be told of its end");
-            return;
-        };
-        let params = envelope.params.map_or("null", |p| p.get());
-        let call = match ToolCall::parse(params.as_bytes(), self.shared.limits) {
-            Ok(call) => call,
-            Err(error) => return self.error(Some(&id), -32602, &error.to_string()).await,
-        };
+    async fn call(&self, id: Id, call: ToolCall) {
         let gone = CancellationToken::new();
         let twice = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -359,9 +357,4 @@ pub(super) fn cancelled_id(envelope: &Envelope<'_>) -> Option<Id> {
         request_id: Id,
     }
     serde_json::from_str::<Cancelled>(envelope.params?.get()).ok().map(|c| c.request_id)
-}
-
-/// Whether a method is not `tools/call`, and yet a careless server could take it for that.
-pub(super) fn imitates_call(method: &str) -> bool {
-    method != "tools/call" && crate::domain::call::folded(method.trim_matches(|c: char| !c.is_alphanumeric())) == "tools/call"
 }

@@ -15,6 +15,7 @@ use super::{Attempt, Gateway, RouteError};
 use crate::adapters::store::{Change, Effect, StoreError};
 use crate::adapters::upstream::{Envelope, Id, MAX_MESSAGE, STATELESS, header_text, mirrored_text};
 use crate::domain::audit::EventKind;
+use crate::domain::call::Method;
 use crate::domain::clock::Timestamp;
 use crate::domain::digest::Digest;
 use crate::domain::json::{Limits, Value, read};
@@ -48,6 +49,8 @@ pub(super) enum KnownTool {
     Offered(Arc<ToolDefinition>, Digest),
     NotOffered,
     Unread,
+    /// No tool is called.
+    NoTool,
 }
 
 impl KnownTool {
@@ -56,6 +59,7 @@ impl KnownTool {
             Self::Offered(definition, pinned) => Known::Offered(definition, *pinned),
             Self::NotOffered => Known::NotOffered,
             Self::Unread => Known::Unread,
+            Self::NoTool => Known::NotAsked,
         }
     }
 
@@ -91,6 +95,9 @@ impl KnownTool {
 
 impl Gateway {
     pub(super) async fn known_tool(&self, attempt: &Attempt, fresh: bool) -> Result<KnownTool, RouteError> {
+        if attempt.call.method != Method::CallTool {
+            return Ok(KnownTool::NoTool);
+        }
         let server = &attempt.server.name;
         let current = |since: Option<Timestamp>| {
             let lists = self.definitions.lists.lock().unwrap_or_else(PoisonError::into_inner);

@@ -41,7 +41,7 @@ use crate::adapters::store::{Change, Effect, Spender, Store, StoreError, Version
 use crate::adapters::upstream::{Answer, Id, Incoming, Outgoing, Upstream, client_headers, header_text};
 use crate::domain::approval::{Approval, Outcome};
 use crate::domain::audit::{Entry, EventKind, Receipt};
-use crate::domain::call::{Binding, CallDigest, Caller, ToolCall};
+use crate::domain::call::{Binding, CallDigest, Caller, Method, ToolCall};
 use crate::domain::clock::Clock;
 use crate::domain::clock::Timestamp;
 use crate::domain::decision::{Decision, Enforcement, decide, verdict};
@@ -267,6 +267,9 @@ struct Described<'a> {
     caller: &'a Caller,
     server: &'a str,
     tool: &'a str,
+    /// Where it is no tool call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'static str>,
     arguments: Option<Box<RawValue>>,
     arguments_digest: Digest,
     score: u8,
@@ -336,7 +339,7 @@ impl Gateway {
     /// Takes one call all the way. Whatever there is to say goes to `attempt.say`.
     pub async fn call(&self, mut attempt: Attempt) {
         // First, for a state is sealed for the arguments without it.
-        if self.policies().for_tool(&attempt.server.name, &attempt.call.tool).show.ask_reason {
+        if self.policies().for_call(&attempt.server.name, &attempt.call).show.ask_reason {
             attempt.call.take_reason(REASON);
         }
         if let Err(error) = self.unsealed(&mut attempt) {
@@ -404,7 +407,7 @@ impl Gateway {
     /// Calls that count against a limit over time are judged and recorded one after the other: many at once must not each
     /// find what the others have not spent yet.
     async fn turn(&self, attempt: &Attempt) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        let policy = self.policies().for_tool(&attempt.server.name, &attempt.call.tool);
+        let policy = self.policies().for_call(&attempt.server.name, &attempt.call);
         if policy.spendings(&attempt.call).is_empty() { None } else { Some(self.spending.lock().await) }
     }
 
@@ -420,7 +423,7 @@ impl Gateway {
     /// Steps 2 to 4: the policy, the facts, the findings and their sum. `fresh` reads the server's tools anew.
     async fn judge(&self, attempt: &Attempt, fresh: bool) -> Result<Case, RouteError> {
         let (call, server) = (&attempt.call, &attempt.server);
-        let policy = self.policies().for_tool(&server.name, &call.tool);
+        let policy = self.policies().for_call(&server.name, call);
         let known = self.known_tool(attempt, fresh).await?;
         if let Some(header) = known.disagreeing(attempt.headers.as_deref().unwrap_or_default(), &call.arguments) {
             return Err(RouteError::Header(header));
@@ -471,6 +474,7 @@ impl Gateway {
             caller: &attempt.caller,
             server: &attempt.server.name,
             tool: &attempt.call.tool,
+            method: (attempt.call.method != Method::CallTool).then(|| attempt.call.method.name()),
             arguments: if shown { RawValue::from_string(masked).ok() } else { None },
             arguments_digest: attempt.call.arguments_digest(),
             score: assessment.score,
@@ -559,7 +563,10 @@ impl Attempt {
 
     /// Server, tool and arguments.
     fn repeated(&self) -> Digest {
-        let fields = Fields::new("countersign repeated v1").field(self.server.name.as_bytes()).field(self.call.tool.as_bytes());
+        let fields = Fields::new("countersign repeated v1")
+            .field(self.call.method.name().as_bytes())
+            .field(self.server.name.as_bytes())
+            .field(self.call.tool.as_bytes());
         fields.field(self.call.arguments_digest().bytes()).digest()
     }
 
@@ -568,8 +575,8 @@ impl Attempt {
         let mut headers = client_headers();
         if let Some(version) = self.call.protocol_meta.get("io.modelcontextprotocol/protocolVersion").and_then(Value::as_str) {
             headers.push(("mcp-protocol-version".into(), header_text(version)));
-            headers.push(("mcp-method".into(), "tools/call".into()));
-            headers.push(("mcp-name".into(), header_text(&self.call.tool)));
+            headers.push(("mcp-method".into(), self.call.method.name().into()));
+            headers.push(("mcp-name".into(), header_text(self.call.name())));
         }
         headers
     }
@@ -585,6 +592,7 @@ impl Attempt {
         };
         Outgoing {
             id: self.id.clone(),
+            method: self.call.method,
             params: self.call.forwarded(),
             headers: self.headers.clone().unwrap_or_else(|| self.made_headers()),
             stateless_meta: stateless.then(without_token),

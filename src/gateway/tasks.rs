@@ -15,7 +15,7 @@ use crate::adapters::channel::DeskError;
 use crate::adapters::store::{Change, Effect, StoreError, Versioned};
 use crate::domain::approval::{Approval, Outcome};
 use crate::domain::audit::EventKind;
-use crate::domain::call::{Caller, ToolCall};
+use crate::domain::call::{Caller, Method, ToolCall};
 use crate::domain::clock::Timestamp;
 use crate::domain::json::{Limits, Value};
 
@@ -62,7 +62,7 @@ impl Attempt {
     pub(super) fn takes_tasks(&self) -> bool {
         let meta = &self.call.protocol_meta;
         let extensions = || meta.get(CAPABILITIES)?.as_object()?.get("extensions")?.as_object()?.get(EXTENSION);
-        self.is_stateless() && extensions().is_some()
+        self.call.method == Method::CallTool && self.is_stateless() && extensions().is_some()
     }
 
     /// The same call for the task itself: nobody hears what is said of it, and the server is told of no ability to follow

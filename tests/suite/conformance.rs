@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -13,12 +13,31 @@ use crate::support::{Settings, World, ledger_server};
 
 const SUITE: &str = "node_modules/@modelcontextprotocol/conformance/dist/index.js";
 
-struct Server(Child);
+/// The fixture server, over HTTP.
+pub struct Server {
+    process: Child,
+    pub url: String,
+}
+
+/// The fixture server's program.
+pub fn fixture() -> PathBuf {
+    ledger_server().with_file_name("conformance_server")
+}
+
+impl Server {
+    pub fn start() -> Self {
+        let mut process = Command::new(fixture()).args(["--http", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening mcp ").unwrap().to_owned();
+        Self { process, url }
+    }
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.process.kill());
+        drop(self.process.wait());
     }
 }
 
@@ -47,11 +66,8 @@ async fn same(set: &'static str, least: usize) {
     if modern_node(SUITE).is_none() {
         return;
     }
-    let program = ledger_server().with_file_name("conformance_server");
-    let mut server = Server(Command::new(&program).args(["--http", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap());
-    let mut line = String::new();
-    BufReader::new(server.0.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    let direct = line.trim().strip_prefix("listening mcp ").unwrap().to_owned();
+    let server = Server::start();
+    let (program, direct) = (fixture(), server.url.clone());
     let more =
         format!("[policy]\ndefault = \"allow\"\n[upstream.over-http]\nurl = \"{direct}\"\n[upstream.child]\ncommand = [\"{}\"]\n", program.display());
     let world = World::with(Settings { more, ..Settings::default() }).await;

@@ -21,6 +21,7 @@ mod credentials;
 mod fail_closed;
 mod fidelity;
 mod gate;
+mod gates;
 mod holding;
 mod inbox;
 mod judging;

@@ -222,7 +222,7 @@ impl Child {
 
     async fn invoke_shared(&self, call: &Outgoing) -> Result<Exchange, InvokeError> {
         let hear = self.await_answer(call, None)?;
-        if let Err(error) = self.process.write(&request(call)).await {
+        if let Err(error) = self.process.write(&call.message()).await {
             self.shared().calls.remove(&call.id);
             return Err(InvokeError::Lost(error.to_string()));
         }
@@ -243,7 +243,7 @@ impl Child {
         let Some(say) = self.shared().calls.get(&call.id).map(|waiting| waiting.say.clone()) else {
             return Err(InvokeError::NotSent("the call was given up".into()));
         };
-        if let Err(error) = process.write(&request(call)).await {
+        if let Err(error) = process.write(&call.message()).await {
             self.shared().calls.remove(&call.id);
             return Err(InvokeError::Lost(error.to_string()));
         }
@@ -279,10 +279,6 @@ impl Child {
 
 fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn request(call: &Outgoing) -> String {
-    format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"tools/call\",\"params\":{}}}", call.id.json(), call.params)
 }
 
 /// Opens the protocol with a child that serves one call, as the client opened it with the long-lived one.

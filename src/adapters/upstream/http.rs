@@ -110,8 +110,7 @@ impl HttpUpstream {
 
     /// Sends a call, which then may have run unless this says otherwise.
     async fn post_call(&self, secrets: Option<&Secrets>, call: &Outgoing) -> Result<Exchange, InvokeError> {
-        let body = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"tools/call\",\"params\":{}}}", call.id.json(), call.params);
-        let response = self.request(Method::POST, &call.headers, secrets, body.into()).await?;
+        let response = self.request(Method::POST, &call.headers, secrets, call.message().into()).await?;
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) || status.is_redirection() {
             return Err(InvokeError::NotSent(format!("the server answered {status}")));

@@ -22,6 +22,7 @@ pub use http::{HttpUpstream, RawResponse, UrlError, client_headers, is_stream};
 pub use lines::{Lines, LinesError};
 pub use sse::{Events, data, event};
 
+use crate::domain::call::Method;
 use crate::domain::json::Value;
 use crate::domain::permit::Permit;
 use crate::domain::scrub::Scrubber;
@@ -53,6 +54,8 @@ pub trait Upstream: Send + Sync {
 pub struct Outgoing {
     /// The client's own id.
     pub id: Id,
+    /// What it asks.
+    pub method: Method,
     /// The canonical parameters that were judged.
     pub params: String,
     /// Headers of the client's request that the protocol defines, where it came over HTTP.
@@ -106,6 +109,14 @@ impl Unanswered {
                 Self { error, permit: None }
             }
         }
+    }
+}
+
+impl Outgoing {
+    /// The whole message.
+    fn message(&self) -> String {
+        let Self { id, method, params, .. } = self;
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"method\":\"{}\",\"params\":{params}}}", id.json(), method.name())
     }
 }
 

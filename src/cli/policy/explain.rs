@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::{Code, Failure, print};
 use crate::adapters::credential::{Ending, Issuers, Order};
-use crate::domain::call::{Caller, Identity, ToolCall};
+use crate::domain::call::{CallError, Caller, Identity, Method, ToolCall};
 use crate::domain::clock::{Clock, Timestamp, spoken};
 use crate::domain::decision::verdict;
 use crate::domain::json::{Limits, read};
@@ -20,9 +20,14 @@ pub(super) fn run(set: &PolicySet, issuers: &Issuers, name: &str, arguments: &st
         let shown = pointed(arguments, error.place.offset);
         return Err(Failure::said(format!("the arguments are not JSON: {error}\n{shown}")).code(Code::Invalid));
     }
-    let params = format!("{{\"name\":{},\"arguments\":{arguments}}}", serde_json::Value::from(tool));
-    let call = ToolCall::parse(params.as_bytes(), Limits::default()).map_err(|e| Failure::said(e.to_string()).code(Code::Invalid))?;
-    let policy = set.for_tool(server, tool);
+    let refused = |error: CallError| Failure::said(error.to_string()).code(Code::Invalid);
+    let call = ToolCall::described(tool, arguments, Limits::default()).map_err(refused)?;
+    let gate = set.gate(server, &call).map_err(refused)?;
+    if call.method != Method::CallTool && gate.is_none() {
+        print(&format!("{name}: no policy is for it, so it goes through to the server"));
+        return Ok(());
+    }
+    let policy = gate.unwrap_or_else(|| set.for_tool(server, tool));
     let caller = Caller { name: "explain".into(), owner: None, identity: Identity::Configured };
     let judged = policy.judge(&call, &caller, &Known::NotAsked, &History::default());
     print(&format!("{server}/{tool}, judged by {}\n", policy.source));

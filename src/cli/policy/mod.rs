@@ -48,7 +48,7 @@ enum Verb {
     /// Show how one call is judged, finding by finding
     #[command(after_help = "Example: countersign policy explain ledger/refund_payment --arguments '{\"amount\": 250}'")]
     Explain {
-        /// SERVER/TOOL
+        /// SERVER/TOOL, SERVER/resource:URI or SERVER/prompt:NAME
         tool: String,
         /// The arguments, as JSON
         #[arg(long, default_value = "{}")]

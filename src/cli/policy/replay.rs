@@ -12,7 +12,7 @@ use crate::app::config::Config;
 use crate::app::policies::Source;
 use crate::app::{App, AppError};
 use crate::domain::audit::{EventKind, Record};
-use crate::domain::call::{Caller, ToolCall};
+use crate::domain::call::{Caller, Method, ToolCall};
 use crate::domain::clock::Timestamp;
 use crate::domain::decision::verdict;
 use crate::domain::json::Limits;
@@ -42,6 +42,7 @@ struct Recorded {
     caller: Caller,
     server: String,
     tool: String,
+    method: Option<String>,
     arguments: Option<Box<RawValue>>,
 }
 
@@ -93,8 +94,13 @@ impl Tally {
             self.unread += 1;
             return;
         };
-        let params = format!("{{\"name\":{},\"arguments\":{}}}", serde_json::Value::from(recorded.tool.as_str()), arguments.get());
-        let Ok(call) = ToolCall::parse(params.as_bytes(), Limits::default()) else {
+        let method = recorded.method.as_deref().and_then(Method::named).unwrap_or(Method::CallTool);
+        let params = match method {
+            Method::CallTool => format!("{{\"name\":{},\"arguments\":{}}}", serde_json::Value::from(recorded.tool.as_str()), arguments.get()),
+            // What another request is about are its parameters.
+            _ => arguments.get().to_owned(),
+        };
+        let Ok(call) = ToolCall::of_request(method, params.as_bytes(), Limits::default()) else {
             self.unread += 1;
             return;
         };
@@ -102,7 +108,7 @@ impl Tally {
         self.first = self.first.or(Some(record.entry.at));
         self.last = Some(record.entry.at);
         let judge = |set: &PolicySet| {
-            let policy = set.for_tool(&recorded.server, &recorded.tool);
+            let policy = set.for_call(&recorded.server, &call);
             let judged = policy.judge(&call, &recorded.caller, &Known::NotAsked, &History::default());
             (verdict(&policy, &judged), judged.assessment.score, policy)
         };

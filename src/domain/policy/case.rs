@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Policy;
 use super::file::VerdictFile;
-use crate::domain::call::{Caller, Identity, ToolCall};
+use crate::domain::call::{Caller, Identity, Method, ToolCall};
 use crate::domain::json::{Object, Value};
 use crate::domain::risk::{Assessment, History, Target};
 use crate::domain::tool::Known;
@@ -41,8 +41,10 @@ pub struct CaseOutcome {
 impl Case {
     /// The call that the case describes.
     pub fn call(&self, tool: &str) -> ToolCall {
+        let (method, name) = Method::of_policy(tool);
         ToolCall {
-            tool: tool.to_owned(),
+            method,
+            tool: if method == Method::CallTool { name } else { method.name() }.to_owned(),
             arguments: self.arguments.clone(),
             has_arguments: true,
             extras: Object::default(),

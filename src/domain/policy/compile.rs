@@ -8,11 +8,15 @@ use std::time::Duration;
 use globset::Glob;
 
 use super::file::{AgainFile, ArgumentFile, CaseFile, DefaultMode, KnownFile, Per, PolicyFile, TwoFrom};
+use super::gate::Gate;
 use super::rule::{Rule, RuleError};
 use super::{Again, Ask, Assurance, Case, Mode, Policy, PolicySet, Show, TemplateError, credential};
+use crate::domain::call::Method;
 use crate::domain::digest::{Digest, Fields};
 use crate::domain::json::{Limits, Value, read};
-use crate::domain::risk::{AmountRole, Bands, CountRole, EnvironmentRole, FlagRole, PathRole, Profile, RecipientRole, Role, RoleKind, UrlRole};
+use crate::domain::risk::{
+    AmountRole, Bands, CountRole, Effect, EnvironmentRole, FlagRole, PathRole, Profile, RecipientRole, Role, RoleKind, UrlRole,
+};
 use crate::domain::text::nearest;
 
 /// One policy file: where it is and what it says.
@@ -97,14 +101,19 @@ impl PolicySet {
                 return Err(twice(first, source, &file.server, "*"));
             }
         }
-        let mut set = Self { tools: HashMap::new(), servers: HashMap::new(), fallback: fallback(defaults), digest: Digest::ZERO };
+        let mut set = Self { tools: HashMap::new(), servers: HashMap::new(), gates: Vec::new(), fallback: fallback(defaults), digest: Digest::ZERO };
         for (file, source) in &files {
             let server = servers.get(&file.server).copied();
             let policy = compile(file, source, server, defaults)?;
             let also = server.map(|(file, _)| file.also.as_slice()).unwrap_or_default();
             for name in std::iter::once(&file.server).chain(also) {
                 let policy = Arc::new(Policy { server: name.clone(), ..policy.clone() });
+                let gate = Gate::of(&policy).map_err(|reason| PolicyError::File { path: source.path.clone(), reason })?;
                 let first = match &file.tool {
+                    _ if gate.is_some() => {
+                        let same = set.gates.iter().find(|other| other.policy.tool == policy.tool && other.policy.server == policy.server);
+                        same.map(|other| other.policy.clone())
+                    }
                     None => set.servers.insert(name.clone(), policy),
                     Some(tool) => set.tools.insert((name.clone(), tool.clone()), policy),
                 };
@@ -112,6 +121,7 @@ impl PolicySet {
                     let first = PolicySource { path: first.source.clone(), text: String::new() };
                     return Err(twice(&first, source, name, file.tool.as_deref().unwrap_or("*")));
                 }
+                set.gates.extend(gate);
             }
         }
         let all = set.all();
@@ -213,7 +223,9 @@ fn compile(
         .field(base.digest.bytes())
         .field(source.text.as_bytes())
         .optional(server.map(|(_, source)| source.text.as_bytes()));
-    let mut profile = Profile { effect: file.effect, reversible: file.reversible, roles: Vec::new() };
+    // To read a resource, or to get a prompt, changes nothing unless the file says so.
+    let reads = file.tool.as_deref().filter(|tool| Method::of_policy(tool).0 != Method::CallTool).map(|_| Effect::Read);
+    let mut profile = Profile { effect: file.effect.or(reads), reversible: file.reversible, roles: Vec::new() };
     for (pattern, argument) in &file.arguments {
         let role = role(argument).map_err(|reason| fail(format!("argument `{pattern}`: {reason}")))?;
         profile.roles.push((pattern.clone(), role));

@@ -85,6 +85,11 @@ enum Tree {
 }
 
 impl CredentialTerms {
+    /// Whether the credential is put into the call's arguments.
+    pub fn delivers_in_argument(&self) -> bool {
+        matches!(&self.deliver, Delivery::Places(places) if places.argument.is_some())
+    }
+
     /// What the issuer is asked for, for a call with these arguments.
     ///
     /// # Errors

@@ -20,7 +20,8 @@ pub struct PolicyFile {
     /// Other names in `countersign.toml` that stand for the same server; only in `server.toml`.
     #[serde(default)]
     pub also: Vec<String>,
-    /// The tool's name, exactly as the server offers it.
+    /// The tool's name, exactly as the server offers it; or `resource:<glob>` over URIs, or `prompt:<glob>` over names:
+    /// then `resources/read` or `prompts/get` of those is judged like a tool call.
     pub tool: Option<String>,
     /// What happens before the score is looked at: `score` (default), `approve`, `deny`, `allow`.
     pub default: Option<DefaultMode>,

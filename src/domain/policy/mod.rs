@@ -7,6 +7,7 @@ mod case;
 mod compile;
 pub mod credential;
 mod file;
+mod gate;
 mod rule;
 mod show;
 mod slot;
@@ -135,6 +136,8 @@ pub enum Assurance {
 pub struct PolicySet {
     tools: HashMap<(String, String), Arc<Policy>>,
     servers: HashMap<String, Arc<Policy>>,
+    /// Resources and prompts that are judged like tools.
+    gates: Vec<gate::Gate>,
     fallback: Policy,
     /// Over all of them.
     pub digest: Digest,
@@ -151,9 +154,16 @@ impl PolicySet {
         }
     }
 
+    /// The policy of `call` on `server`. There is always one.
+    pub fn for_call(&self, server: &str, call: &ToolCall) -> Arc<Policy> {
+        // A gate that is there no more, or differs by reading: as for a tool that nobody wrote a policy for.
+        self.gate(server, call).ok().flatten().unwrap_or_else(|| self.for_tool(server, &call.tool))
+    }
+
     /// Every policy that came from a file, by server and tool.
     pub fn all(&self) -> Vec<Arc<Policy>> {
-        let mut all: Vec<_> = self.tools.values().chain(self.servers.values()).cloned().collect();
+        let gates = self.gates.iter().map(|gate| &gate.policy);
+        let mut all: Vec<_> = self.tools.values().chain(self.servers.values()).chain(gates).cloned().collect();
         all.sort_by(|a, b| (&a.server, &a.tool).cmp(&(&b.server, &b.tool)));
         all
     }

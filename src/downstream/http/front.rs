@@ -24,8 +24,9 @@ use crate::domain::clock::Timestamp;
 use crate::domain::json::Value;
 use crate::downstream::answer;
 use crate::downstream::children::{Hub, Opened};
+use crate::downstream::judged::{Request, imitates};
 use crate::downstream::speak::Speaker;
-use crate::downstream::stdio::{cancelled_id, client_name, from_start, imitates_call};
+use crate::downstream::stdio::{cancelled_id, client_name, from_start};
 use crate::downstream::tasks::{self, Asking};
 use crate::gateway::Attempt;
 use crate::system::random_hex;
@@ -132,19 +133,22 @@ pub(super) async fn post(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, 
         Ok(envelope) => envelope,
         Err(error) => return fail(StatusCode::BAD_REQUEST, None, error.code(), &error.to_string()),
     };
-    if let Some(method) = envelope.method.as_deref().filter(|m| imitates_call(m)) {
+    if let Some(method) = envelope.method.as_deref().filter(|m| imitates(m)) {
         let text = format!("method `{}` is not known", crate::domain::text::visible(method));
         return fail(StatusCode::NOT_FOUND, envelope.id(), -32601, &text);
-    }
-    if envelope.is("tools/call") && envelope.id().is_none() {
-        return fail(StatusCode::BAD_REQUEST, None, -32600, "`tools/call` needs an id: nobody could be told of its end");
     }
     if let Err(why) = headers_agree(headers, &envelope) {
         return fail(StatusCode::BAD_REQUEST, envelope.id(), -32020, &why);
     }
+    let call = match Request::read(&front.gateway, name, &envelope, front.limits) {
+        Request::Judged(id, call) => Some((id, call)),
+        Request::Refused(None, why) => return fail(StatusCode::BAD_REQUEST, None, -32600, &why),
+        Request::Refused(Some(id), why) => return fail(StatusCode::OK, Some(&id), -32602, &why),
+        Request::Through => None,
+    };
     match &wrapped.reach {
-        Reach::Http(upstream) => through(front, name, wrapped, caller, headers, &envelope, upstream).await,
-        Reach::Child(_) => to_child(front, name, wrapped, caller, headers, &envelope).await,
+        Reach::Http(upstream) => through(front, name, wrapped, caller, headers, &envelope, call, upstream).await,
+        Reach::Child(_) => to_child(front, name, wrapped, caller, headers, &envelope, call).await,
     }
 }
 
@@ -225,6 +229,7 @@ fn mirrors(headers: &HeaderMap, name: &str, body: &str, required: bool) -> Resul
 }
 
 /// A message for a server over HTTP.
+#[expect(clippy::too_many_arguments, reason = "everything about one request, gathered in one place")]
 async fn through(
     front: &Arc<HttpFront>,
     name: &str,
@@ -232,6 +237,7 @@ async fn through(
     caller: Caller,
     headers: &HeaderMap,
     envelope: &Envelope<'_>,
+    call: Option<(Id, ToolCall)>,
     upstream: &HttpUpstream,
 ) -> Response {
     if let Some(id) = session_id(headers)
@@ -241,12 +247,7 @@ async fn through(
     }
     let place = place(headers, &caller, name);
     let forwarded = HttpUpstream::forwarded(headers.iter());
-    if envelope.is("tools/call") {
-        let Some(id) = envelope.id().cloned() else { return no_session(None) };
-        let call = match ToolCall::parse(envelope.params.map_or("null", |p| p.get()).as_bytes(), front.limits) {
-            Ok(call) => call,
-            Err(error) => return fail(StatusCode::OK, Some(&id), -32602, &error.to_string()),
-        };
+    if let Some((id, call)) = call {
         let speaker = Speaker::new(id.clone(), &call);
         let upstream: Arc<dyn Upstream> = Arc::new(upstream.clone());
         let work = Work { front, wrapped, caller, place, headers, client_id: id.clone(), id, call, upstream, speaker, aside: None, hub: None };
@@ -422,7 +423,15 @@ impl Work<'_> {
 }
 
 /// A message for a server that is a child process.
-async fn to_child(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller: Caller, headers: &HeaderMap, envelope: &Envelope<'_>) -> Response {
+async fn to_child(
+    front: &Arc<HttpFront>,
+    name: &str,
+    wrapped: &Wrapped,
+    caller: Caller,
+    headers: &HeaderMap,
+    envelope: &Envelope<'_>,
+    call: Option<(Id, ToolCall)>,
+) -> Response {
     let Reach::Child(settings) = &wrapped.reach else { return no_session(None) };
     let start_failed = |error: std::io::Error| {
         tracing::error!(%error, upstream = name, "the server could not be started");
@@ -466,14 +475,10 @@ async fn to_child(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, caller:
         return about_task(front, wrapped, caller, envelope, &task, hub.child.clone()).await;
     }
     let place = opened_session.as_ref().map_or_else(|| place(headers, &caller, name), |id| format!("session {id}"));
+    if let Some((id, call)) = call {
+        return tool_call(front, wrapped, caller, headers, place, id, call, hub).await;
+    }
     let mut response = match (&envelope.method, envelope.id()) {
-        (Some(_), Some(id)) if envelope.is("tools/call") => {
-            let call = match ToolCall::parse(envelope.params.map_or("null", |p| p.get()).as_bytes(), front.limits) {
-                Ok(call) => call,
-                Err(error) => return fail(StatusCode::OK, Some(id), -32602, &error.to_string()),
-            };
-            return tool_call(front, wrapped, caller, headers, place, id.clone(), call, hub).await;
-        }
         (Some(_), Some(id)) => ask_child(front, name, &hub, id, envelope, headers).await,
         _ => {
             if envelope.is("notifications/cancelled") && give_up(front, &place, envelope) {
