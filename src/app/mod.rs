@@ -6,6 +6,7 @@ mod http;
 mod issuers;
 mod keys;
 pub mod policies;
+pub mod sign_in;
 pub mod telemetry;
 mod tls;
 
@@ -24,7 +25,7 @@ use crate::adapters::channel::slack::{self, Slack, SlackError};
 use crate::adapters::channel::{Channel, Channels, Inbox};
 use crate::adapters::credential::{IssueError, Issuers, KeyRing};
 use crate::adapters::store::{Change, Instances, Sqlite, Store, StoreError, private_files};
-use crate::adapters::upstream::{ChildSettings, HttpUpstream, Launch, UrlError};
+use crate::adapters::upstream::{ChildSettings, HttpUpstream, Launch, Standing, UrlError};
 use crate::domain::audit::{Entry, EventKind};
 use crate::domain::call::{Caller, Identity};
 use crate::domain::clock::Clock;
@@ -469,9 +470,12 @@ impl App {
         let introspection = file.introspection.as_ref().map(secret).transpose()?.map(|s| Digest::of(s.as_bytes()));
         let (reach, identity, audience, is_child) = match (&file.url, &file.command) {
             (Some(url), _) => {
-                let bearer = file.bearer.as_ref().map(secret).transpose()?;
-                let upstream =
-                    HttpUpstream::new(url, bearer.as_deref(), &self.tasks).map_err(|source| AppError::Upstream { name: name.to_owned(), source })?;
+                let wrong = |source| AppError::Upstream { name: name.to_owned(), source };
+                let standing = match file.bearer.as_ref().map(secret).transpose()? {
+                    Some(bearer) => Standing::bearer(&bearer).map_err(wrong)?,
+                    None => Standing::SignIn(self.account(name, file)),
+                };
+                let upstream = HttpUpstream::new(url, standing, &self.tasks).map_err(wrong)?;
                 (Reach::Http(Box::new(upstream)), named_by(url), url.clone(), false)
             }
             (None, command) => {
@@ -494,6 +498,12 @@ impl App {
         let audience = file.audience.clone().unwrap_or(audience);
         let server = Server { name: name.to_owned(), identity, audience, is_child };
         Ok(Wrapped { server: Arc::new(server), reach, introspection })
+    }
+
+    /// The gateway's own sign-in at an upstream.
+    pub fn account(&self, name: &str, file: &UpstreamFile) -> Arc<sign_in::Account> {
+        let url = file.url.as_deref().unwrap_or_default();
+        Arc::new(sign_in::Account::new(name, url, file.oauth.clone().unwrap_or_default(), &self.gateway, &self.config.store))
     }
 
     fn tokens(&self) -> Tokens {

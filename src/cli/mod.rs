@@ -13,6 +13,7 @@ mod policy;
 mod schema;
 mod score;
 mod serve;
+mod upstream;
 mod watch;
 mod wrap;
 
@@ -73,6 +74,8 @@ enum Verb {
     Serve(serve::Arguments),
     /// Take them out again
     Uninstall(install::Arguments),
+    /// Sign the gateway in at servers that ask for it
+    Upstream(upstream::Arguments),
     /// Serve one MCP server over stdio, with approvals
     Wrap(wrap::Arguments),
 }
@@ -104,6 +107,8 @@ enum Failed {
     App(#[from] AppError),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Caused(Box<dyn Error + Send + Sync>),
     #[error("{0}")]
     Said(String),
     #[error(transparent)]
@@ -113,6 +118,22 @@ enum Failed {
 impl Failure {
     fn said(text: impl Into<String>) -> Self {
         Self { error: Box::new(Failed::Said(text.into())), hint: None, code: Code::Failed }
+    }
+
+    /// An error of a library's, with what caused it.
+    fn caused(error: impl Error + Send + Sync + 'static) -> Self {
+        Self { error: Box::new(Failed::Caused(Box::new(error))), hint: None, code: Code::Failed }
+    }
+
+    /// The error and its causes, on one line.
+    fn told(&self) -> String {
+        let mut text = self.error.to_string();
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -162,6 +183,7 @@ pub fn run() -> ExitCode {
             | Verb::Credentials(_)
             | Verb::Doctor(_)
             | Verb::Issuer(_)
+            | Verb::Upstream(_)
     );
     let level = match (arguments.verbose, quiet) {
         (true, _) => LevelFilter::DEBUG,
@@ -194,6 +216,7 @@ pub fn run() -> ExitCode {
             Verb::Install(verb) => install::install(&verb),
             Verb::Uninstall(verb) => install::uninstall(&verb),
             Verb::Serve(verb) => serve::run(arguments.config, verb).await,
+            Verb::Upstream(verb) => upstream::run(config_or_default(arguments.config)?, verb).await,
             Verb::Wrap(verb) => wrap::run(arguments.config, verb).await,
             Verb::ExecChild(_) => Ok(()),
         }

@@ -188,7 +188,7 @@ impl ToolCall {
         let mut about = Object::default();
         for part in parts {
             if let Some(value) = rest.remove(part) {
-                about.insert(*part, value);
+                about.insert(part, value);
             }
         }
         let subject = parts.first().copied().unwrap_or_default();

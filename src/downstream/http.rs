@@ -94,12 +94,16 @@ pub enum Reach {
     Child(Arc<ChildSettings>),
 }
 
+/// Where the gateway describes itself as a client.
+const CLIENT_DOCUMENT: &str = "/.well-known/oauth-client";
+
 /// The routes of the front door.
 pub fn routes(front: Arc<HttpFront>) -> Router {
     Router::new()
         .route("/mcp/{upstream}", any(mcp))
         .route("/.well-known/oauth-protected-resource/mcp/{upstream}", get(resource_metadata))
         .route("/.well-known/jwks.json", get(jwks))
+        .route(CLIENT_DOCUMENT, get(client_document))
         .route("/introspect", post(introspect))
         .with_state(front)
 }
@@ -208,6 +212,16 @@ async fn resource_metadata(State(front): State<Arc<HttpFront>>, Path(name): Path
         "bearer_methods_supported": ["header"], "resource_name": name,
     });
     reply::json(StatusCode::OK, metadata.to_string())
+}
+
+/// The gateway as a client of authorization servers (OAuth Client ID Metadata Document), for `client-metadata`.
+async fn client_document(State(front): State<Arc<HttpFront>>) -> Response {
+    let document = json!({
+        "client_id": format!("{}{CLIENT_DOCUMENT}", front.address), "client_name": "Countersign", "application_type": "native",
+        "redirect_uris": ["http://127.0.0.1/callback"], "grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"],
+        "token_endpoint_auth_method": "none",
+    });
+    reply::json(StatusCode::OK, document.to_string())
 }
 
 async fn jwks(State(front): State<Arc<HttpFront>>) -> Response {

@@ -162,7 +162,7 @@ async fn killed_at_any_step_no_role_is_left() {
 }
 
 /// A process that is ended with the test.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -172,7 +172,7 @@ impl Drop for Running {
 }
 
 /// Starts a script of `tests/clients` that prints its address when it is ready.
-fn start(script_name: &str, environment: &[(&str, &str)]) -> Option<(Running, Value)> {
+pub fn start(script_name: &str, environment: &[(&str, &str)]) -> Option<(Running, Value)> {
     use std::io::BufRead;
     let (node, copy) = modern_node(script_name)?;
     let mut process = Command::new(node)

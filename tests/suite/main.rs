@@ -26,6 +26,7 @@ mod holding;
 mod inbox;
 mod judging;
 mod policies;
+mod sign_in;
 mod slack;
 mod slack_clients;
 mod support;

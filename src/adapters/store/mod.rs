@@ -60,6 +60,9 @@ pub trait Store: Send + Sync {
     /// The sealed call of an approval that its client follows as a task.
     async fn task(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError>;
 
+    /// The gateway's own sign-in at an upstream, sealed.
+    async fn sign_in(&self, upstream: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
     /// Those of `targets` that this caller reached before on this server.
     async fn seen(&self, server: &str, caller: &str, targets: &[Target]) -> Result<BTreeSet<Target>, StoreError>;
 
@@ -198,6 +201,8 @@ pub enum Effect {
     KeepAnswer(String, Vec<u8>),
     /// The approval's call, sealed, whose client follows it as a task.
     KeepTask(String, Vec<u8>),
+    /// The gateway's own sign-in at an upstream, sealed; nothing where it is signed out.
+    SignIn(String, Option<Vec<u8>>),
     /// The kept answer is handed out.
     DropAnswer(String),
     /// Targets that this caller reached on this server.

@@ -25,7 +25,7 @@ use crate::domain::digest::Digest;
 use crate::domain::risk::Target;
 
 /// The version of the tables that this program reads and writes (`PRAGMA user_version`).
-const SCHEMA_VERSION: i64 = 5;
+const SCHEMA_VERSION: i64 = 6;
 
 /// How often other processes' changes are looked for while somebody waits for one.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -142,8 +142,11 @@ async fn prepare(connection: &mut sqlx::SqliteConnection, path: &Path) -> Result
             if version < 4 {
                 sqlx::raw_sql(include_str!("schema_4.sql")).execute(&mut *connection).await.map_err(unavailable)?;
             }
-            sqlx::raw_sql(include_str!("schema_5.sql")).execute(&mut *connection).await.map_err(unavailable)?;
-            connection.execute("PRAGMA user_version = 5").await.map_err(unavailable)?;
+            if version < 5 {
+                sqlx::raw_sql(include_str!("schema_5.sql")).execute(&mut *connection).await.map_err(unavailable)?;
+            }
+            sqlx::raw_sql(include_str!("schema_6.sql")).execute(&mut *connection).await.map_err(unavailable)?;
+            connection.execute("PRAGMA user_version = 6").await.map_err(unavailable)?;
         }
         SCHEMA_VERSION => {}
         newer => {
@@ -340,6 +343,11 @@ impl Store for Sqlite {
     async fn task(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let task = sqlx::query_scalar("SELECT task FROM approvals WHERE id = ?").bind(id).fetch_optional(&self.pool).await;
         Ok(task.map_err(unavailable)?.flatten())
+    }
+
+    async fn sign_in(&self, upstream: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let sealed = sqlx::query_scalar("SELECT sealed FROM sign_ins WHERE upstream = ?").bind(upstream).fetch_optional(&self.pool).await;
+        sealed.map_err(unavailable)
     }
 
     async fn seen(&self, server: &str, caller: &str, targets: &[Target]) -> Result<BTreeSet<Target>, StoreError> {

@@ -300,6 +300,14 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
         Effect::KeepTask(id, bytes) => {
             sqlx::query("UPDATE approvals SET task = ? WHERE id = ?").bind(bytes.as_slice()).bind(id.as_str()).execute(connection).await
         }
+        Effect::SignIn(upstream, Some(sealed)) => {
+            sqlx::query("INSERT OR REPLACE INTO sign_ins (upstream, sealed) VALUES (?, ?)")
+                .bind(upstream.as_str())
+                .bind(sealed.as_slice())
+                .execute(connection)
+                .await
+        }
+        Effect::SignIn(upstream, None) => sqlx::query("DELETE FROM sign_ins WHERE upstream = ?").bind(upstream.as_str()).execute(connection).await,
         Effect::DropAnswer(id) => sqlx::query("UPDATE approvals SET answer = NULL WHERE id = ?").bind(id.as_str()).execute(connection).await,
         Effect::Learn(server, caller, targets) => {
             for target in targets {

@@ -270,7 +270,7 @@ fn mirrored(envelope: &Envelope<'_>) -> Option<Vec<(String, String)>> {
 fn told(status: StatusCode) -> String {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            format!("the server behind this gateway answered {status}: the gateway needs a token for it (`bearer` of its `[upstream.…]`)")
+            format!("the server behind this gateway answered {status}: its operator must sign the gateway in there (countersign upstream login)")
         }
         StatusCode::NOT_FOUND => "the server behind this gateway does not know the session, or the address".into(),
         status => format!("the server behind this gateway answered {status} without a message"),

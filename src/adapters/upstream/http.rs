@@ -3,6 +3,7 @@
 //! Only headers that the protocol defines go upstream. The client's `Authorization` never does; a credential goes on
 //! exactly the request that it was minted for. Redirects are not followed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming as Body;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
@@ -36,8 +37,39 @@ pub type RawResponse = Response<UnsyncBoxBody<Bytes, hyper::Error>>;
 pub struct HttpUpstream {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     url: Uri,
-    authorization: Option<HeaderValue>,
+    standing: Standing,
     tasks: TaskTracker,
+}
+
+/// How the gateway itself stands with a server, for what passes through.
+#[derive(Clone)]
+pub enum Standing {
+    /// With this header on every request.
+    Bearer(HeaderValue),
+    /// With a token of a person's sign-in, where the server asks for one.
+    SignIn(Arc<dyn SignIn>),
+}
+
+impl Standing {
+    /// A fixed token.
+    ///
+    /// # Errors
+    /// If no header takes it.
+    pub fn bearer(token: &str) -> Result<Self, UrlError> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| UrlError::Token)?;
+        value.set_sensitive(true);
+        Ok(Self::Bearer(value))
+    }
+}
+
+/// Keeps the token of a sign-in at one server (MCP authorization).
+#[async_trait]
+pub trait SignIn: Send + Sync {
+    /// What to send now; nothing where nobody signed in, or nobody had to.
+    async fn token(&self) -> Option<HeaderValue>;
+
+    /// The server refused a request with `used`, and said `challenge`: what to try once more, nothing if there is nothing else.
+    async fn refused(&self, used: Option<&HeaderValue>, challenge: &str) -> Option<HeaderValue>;
 }
 
 /// The upstream's address cannot be used.
@@ -55,11 +87,11 @@ pub enum UrlError {
 }
 
 impl HttpUpstream {
-    /// A server at `url`; `bearer` is the gateway's own token for what passes through.
+    /// A server at `url`.
     ///
     /// # Errors
     /// If the URL cannot be used.
-    pub fn new(url: &str, bearer: Option<&str>, tasks: &TaskTracker) -> Result<Self, UrlError> {
+    pub fn new(url: &str, standing: Standing, tasks: &TaskTracker) -> Result<Self, UrlError> {
         let address = || UrlError::Address(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| address())?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
@@ -81,15 +113,7 @@ impl HttpUpstream {
             // A request that may have been processed is never sent twice by the client itself.
             .retry_canceled_requests(false)
             .build(https);
-        let authorization = match bearer {
-            Some(token) => {
-                let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| UrlError::Token)?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-            None => None,
-        };
-        Ok(Self { client, url: uri, authorization, tasks: tasks.clone() })
+        Ok(Self { client, url: uri, standing, tasks: tasks.clone() })
     }
 
     /// Sends a request through and gives its response as it comes.
@@ -113,7 +137,12 @@ impl HttpUpstream {
         let response = self.request(Method::POST, &call.headers, secrets, call.message().into()).await?;
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) || status.is_redirection() {
-            return Err(InvokeError::NotSent(format!("the server answered {status}")));
+            let hint = if status == StatusCode::UNAUTHORIZED {
+                ": the gateway, or the call's credential, has no standing there; its operator must sign it in"
+            } else {
+                ""
+            };
+            return Err(InvokeError::NotSent(format!("the server answered {status}{hint}")));
         }
         if is_stream(response.headers()) {
             let (say, hear) = mpsc::channel(64);
@@ -131,13 +160,43 @@ impl HttpUpstream {
         secrets: Option<&Secrets>,
         body: Bytes,
     ) -> Result<Response<Body>, InvokeError> {
+        let sign_in = match &self.standing {
+            Standing::Bearer(own) => return self.send(method, headers, secrets, Some(own), body).await,
+            Standing::SignIn(sign_in) => sign_in,
+        };
+        // A credential of the call's own is not exchanged for another here.
+        let has_own = secrets.is_some_and(|secrets| secrets.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(AUTHORIZATION.as_str())));
+        let token = if has_own { None } else { sign_in.token().await };
+        let response = self.send(method.clone(), headers, secrets, token.as_ref(), body.clone()).await?;
+        if has_own || !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Ok(response);
+        }
+        let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if response.status() == StatusCode::FORBIDDEN && challenge.is_empty() {
+            return Ok(response);
+        }
+        match sign_in.refused(token.as_ref(), challenge).await {
+            // Refused means not run: it is sent once more.
+            Some(other) => self.send(method, headers, secrets, Some(&other), body).await,
+            None => Ok(response),
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        headers: &[(String, String)],
+        secrets: Option<&Secrets>,
+        own: Option<&HeaderValue>,
+        body: Bytes,
+    ) -> Result<Response<Body>, InvokeError> {
         let not_sent = |why: &dyn std::fmt::Display| InvokeError::NotSent(why.to_string());
         let mut request = Request::builder().method(method).uri(self.url.clone());
         for (name, value) in headers {
             request = request.header(name.as_str(), value.as_str());
         }
         let mut request = request.body(Full::new(body)).map_err(|e| not_sent(&e))?;
-        if let Some(own) = &self.authorization {
+        if let Some(own) = own {
             request.headers_mut().insert(AUTHORIZATION, own.clone());
         }
         for (name, value) in secrets.iter().flat_map(|secrets| &secrets.headers) {

@@ -338,10 +338,32 @@ pub struct UpstreamFile {
     pub url: Option<String>,
     /// The gateway's own token for what passes through to it.
     pub bearer: Option<Secret>,
+    /// How the gateway signs in to it, where it asks for that and something must be said beforehand.
+    pub oauth: Option<SignInFile>,
     /// Whom credentials for it are for; its URL or name by default.
     pub audience: Option<String>,
     /// The secret with which it may ask `/introspect`.
     pub introspection: Option<Secret>,
+}
+
+/// `[upstream.NAME.oauth]`: without it the gateway registers itself where the server's authorization server lets it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SignInFile {
+    /// The gateway's client there, where it was registered by hand.
+    pub client_id: Option<String>,
+    /// Its secret, where it has one.
+    pub client_secret: Option<Secret>,
+    /// The https address of a document that describes the gateway as a client (OAuth Client ID Metadata Document).
+    pub client_metadata: Option<String>,
+    /// What is asked for; what the server says by default.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// The port on this machine to which the browser comes back; any free one by default.
+    pub redirect_port: Option<u16>,
+    /// Whether authorization servers may be at private addresses.
+    #[serde(default)]
+    pub private_addresses: bool,
 }
 
 /// A variable's value.
@@ -360,6 +382,11 @@ impl UpstreamFile {
         match (&self.command, &self.url) {
             (Some(command), None) if command.is_empty() => Err("`command` is empty".into()),
             (Some(_), None) if self.bearer.is_some() => Err("`bearer` belongs to an upstream with `url`".into()),
+            (Some(_), None) if self.oauth.is_some() => Err("`oauth` belongs to an upstream with `url`".into()),
+            (None, Some(_)) if self.bearer.is_some() && self.oauth.is_some() => Err("give either `bearer` or `oauth`".into()),
+            (None, Some(_)) if self.oauth.as_ref().is_some_and(|o| o.client_secret.is_some() && o.client_id.is_none()) => {
+                Err("`oauth`: a `client-secret` needs its `client-id`".into())
+            }
             (Some(_), None) => Ok(()),
             (None, Some(_)) => match child_only.iter().find(|(_, given)| *given) {
                 Some((name, _)) => Err(format!("`{name}` belongs to an upstream with `command`")),

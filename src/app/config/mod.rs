@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use file::{Algorithm, CallerFile, ChannelKind, ConfigFile, EnvFile, JwksFile, SlackFile, TlsFile, TokenFile, UpstreamFile};
+pub use file::{Algorithm, CallerFile, ChannelKind, ConfigFile, EnvFile, JwksFile, SignInFile, SlackFile, TlsFile, TokenFile, UpstreamFile};
 pub use issuers::{
     AwsStsFile, CredentialKind, ExchangeFile, ExecFile, GcpFile, GithubAppFile, KeyFile, KubernetesFile, OAuthFile, PartyFile, PostgresFile,
     SignedJwtFile, StaticFile, VaultFile, VaultLoginFile,

@@ -85,6 +85,8 @@ pub enum EventKind {
     Started,
     /// A gateway stopped.
     Stopped,
+    /// The gateway was signed in at a server that asks for it, its token was renewed, or it was signed out.
+    UpstreamSignIn,
 }
 
 impl EventKind {
@@ -127,6 +129,7 @@ impl EventKind {
             Self::SignedIn => "signed-in",
             Self::Started => "started",
             Self::Stopped => "stopped",
+            Self::UpstreamSignIn => "upstream-sign-in",
         }
     }
 }

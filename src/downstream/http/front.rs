@@ -262,6 +262,7 @@ async fn through(
     let body = envelope.rebuilt(envelope.id());
     let client = if envelope.is("initialize") { client_name(envelope) } else { None };
     match upstream.forward(Method::POST, &forwarded, body.into()).await {
+        Ok(response) if response.status() == StatusCode::UNAUTHORIZED => not_signed_in(envelope.id()),
         Ok(response) if envelope.is("tools/list") && response.status().is_success() => list_through(front, name, &caller, response, envelope).await,
         Ok(response) => pass(front, name, &caller, response, client),
         Err(error) => unreachable_upstream(envelope.id(), &error),
@@ -324,9 +325,18 @@ fn unreachable_upstream(id: Option<&Id>, error: &InvokeError) -> Response {
     fail(StatusCode::BAD_GATEWAY, id, -31005, "the server behind this gateway could not be reached")
 }
 
+/// The server's challenge is for us: a client must not be sent to the server's own authorization server.
+fn not_signed_in(id: Option<&Id>) -> Response {
+    let text = "the server behind this gateway takes nobody without a sign-in: its operator must sign the gateway in";
+    fail(StatusCode::BAD_GATEWAY, id, -31007, text)
+}
+
 /// A server's response as it comes, with the headers that are the protocol's.
 fn pass(front: &HttpFront, name: &str, caller: &Caller, response: RawResponse, client: Option<String>) -> Response {
     let (head, body) = response.into_parts();
+    if head.status == StatusCode::UNAUTHORIZED {
+        return not_signed_in(None);
+    }
     if let Some(id) = head.headers.get(&SESSION).and_then(|v| v.to_str().ok())
         && front.session(id, name, caller).is_none()
         && !front.remember(id, name, caller, None, client)
