@@ -24,7 +24,7 @@ use crate::adapters::channel::people::{CodeError, People};
 use crate::adapters::channel::slack::{self, Slack, SlackError};
 use crate::adapters::channel::{Channel, Channels, Inbox};
 use crate::adapters::credential::{IssueError, Issuers, KeyRing};
-use crate::adapters::store::{Change, Instances, Sqlite, Store, StoreError, private_files};
+use crate::adapters::store::{Change, Instances, Sqlite, Store, StoreError, gateways_beside, private_files};
 use crate::adapters::upstream::{ChildSettings, HttpUpstream, Launch, Standing, UrlError};
 use crate::domain::audit::{Entry, EventKind};
 use crate::domain::call::{Caller, Identity};
@@ -32,11 +32,12 @@ use crate::domain::clock::Clock;
 use crate::domain::digest::Digest;
 use crate::domain::json::Limits;
 use crate::domain::policy::PolicySet;
+use crate::downstream::hook;
 use crate::downstream::http::{FrontState, HttpFront, Reach, Wrapped};
 use crate::downstream::identity::{Callers, KeySource, Subject, TokenIssuer, Tokens};
 use crate::downstream::pipes;
 use crate::downstream::stdio::{StdioError, StdioFront};
-use crate::gateway::{Gateway, Parts, Server, Settings};
+use crate::gateway::{Gateway, Parts, Prompts, Server, Settings};
 use crate::metrics::Metrics;
 use crate::system::{SystemClock, random_hex};
 use config::{Algorithm, Config, SecretError, UpstreamFile};
@@ -236,6 +237,7 @@ impl App {
             sync_always: config.sync_always,
             pending_per_caller: config.hold.per_caller,
             withholds: config.withholds,
+            prompts: config.prompts,
         };
         let gateway = Gateway::new(Parts { store, clock, channels: Channels::new(channels), issuers, people, metrics }, settings, policies);
         Ok(Self {
@@ -298,6 +300,11 @@ impl App {
         for channel in self.gateway.channels.each().cloned() {
             let (gateway, locks, stop) = (self.gateway.clone(), instances.clone(), self.stop.clone());
             self.tasks.spawn(async move { channels::listen(channel, gateway, &locks, stop).await });
+        }
+        if self.config.prompts != Prompts::Off
+            && let Err(error) = hook::listen(&gateways_beside(&self.config.store), self.gateway.clone(), &self.tasks, self.stop.clone())
+        {
+            tracing::warn!(%error, "hooks of clients are not heard: prompts are in the record only where clients send them");
         }
         self.tasks.spawn(policies::watch(self.source.clone(), self.fingerprint.clone(), self.gateway.clone(), self.stop.clone()));
         self.tasks.spawn(keys::keep(self.gateway.clone(), self.keys.clone(), self.config.credentials.clone(), self.stop.clone()));

@@ -7,6 +7,7 @@ mod credentials;
 mod demo;
 mod doctor;
 mod exec_child;
+mod hook;
 mod install;
 mod issuer;
 mod policy;
@@ -60,6 +61,8 @@ enum Verb {
     Doctor(doctor::Arguments),
     #[command(hide = true)]
     ExecChild(exec_child::Arguments),
+    /// Tell the gateway what the user asked for; run by a client's hooks
+    Hook(hook::Arguments),
     /// Put the servers of MCP clients on this machine behind the gateway
     Install(install::Arguments),
     /// Try an issuer of credentials
@@ -182,6 +185,7 @@ pub fn run() -> ExitCode {
             | Verb::Channel(_)
             | Verb::Credentials(_)
             | Verb::Doctor(_)
+            | Verb::Hook(_)
             | Verb::Issuer(_)
             | Verb::Upstream(_)
     );
@@ -213,6 +217,7 @@ pub fn run() -> ExitCode {
             Verb::Policy(verb) => policy::run(config_or_default(arguments.config)?, verb).await,
             Verb::Schema(verb) => schema::run(&verb),
             Verb::Score(verb) => score::run(config_or_default(arguments.config)?, &verb),
+            Verb::Hook(verb) => hook::run(config_or_default(arguments.config)?, verb).await,
             Verb::Install(verb) => install::install(&verb),
             Verb::Uninstall(verb) => install::uninstall(&verb),
             Verb::Serve(verb) => serve::run(arguments.config, verb).await,

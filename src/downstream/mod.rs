@@ -5,6 +5,7 @@
 
 mod answer;
 mod children;
+pub mod hook;
 pub mod http;
 pub mod identity;
 mod judged;

@@ -270,8 +270,19 @@ impl Front {
                     return;
                 }
             };
-            let attempt =
-                Attempt { server: shared.server.clone(), upstream, caller, call, id: id.clone(), headers: None, client, round: 0, gone, say };
+            let attempt = Attempt {
+                server: shared.server.clone(),
+                upstream,
+                caller,
+                call,
+                id: id.clone(),
+                headers: None,
+                client,
+                round: 0,
+                session: None,
+                gone,
+                say,
+            };
             let told = async {
                 while let Some(said) = hear.recv().await {
                     if let Some(message) = speaker.message(said) {

@@ -79,7 +79,7 @@ impl Gateway {
                 }),
             },
             stated_reason: super::stated(call.stated_reason.as_deref()),
-            stated_prompt: super::stated(call.stated_prompt.as_deref()),
+            stated_prompt: self.stated_prompt(call, show).0,
             targets: case.judged.observation.targets.clone(),
             asked_at: now,
         }))

@@ -9,6 +9,7 @@ mod definitions;
 mod hold;
 mod patience;
 mod post;
+mod prompts;
 mod review;
 mod rounds;
 mod run;
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use patience::{Budget, Patience};
+pub use prompts::{Prompts, Told};
 pub use review::LOGIN;
 pub use sweep::SweepError;
 pub use tasks::{TASK_PREFIX, TaskNow, TaskView};
@@ -79,6 +81,7 @@ pub struct Gateway {
     trails: trails::Trails,
     spending: tokio::sync::Mutex<()>,
     followed: tasks::Followed,
+    heard: prompts::Heard,
     /// Ends what waits for nobody who could go: tasks, which another gateway or the next start resumes.
     pub closing: CancellationToken,
 }
@@ -119,6 +122,8 @@ pub struct Settings {
     pub pending_per_caller: u32,
     /// Whether tools that changed since they were first seen are kept from agents.
     pub withholds: bool,
+    /// What becomes of users' prompts.
+    pub prompts: Prompts,
 }
 
 /// The server that a call is for, as configured.
@@ -152,6 +157,8 @@ pub struct Attempt {
     pub client: Option<String>,
     /// How often this request was sent again at the gateway's word; 0 until the gateway reads that from the request.
     pub round: u8,
+    /// The client's session, where its hook told of this call.
+    pub session: Option<String>,
     /// The client gave the call up: cancelled it, closed a stream whose closing means that, or ended.
     pub gone: CancellationToken,
     /// Where what there is to say goes. Closed when the client's connection is lost, which in the eras with sessions is
@@ -281,6 +288,11 @@ struct Described<'a> {
     shadow: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stated_prompt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_digest: Option<Digest>,
+    /// The client's session, as its hook told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<&'a str>,
     #[serde(flatten)]
     more: serde_json::Value,
 }
@@ -322,6 +334,7 @@ impl Gateway {
             trails: trails::Trails::default(),
             spending: tokio::sync::Mutex::default(),
             followed: tasks::Followed::default(),
+            heard: prompts::Heard::default(),
             closing: CancellationToken::new(),
         }
     }
@@ -342,6 +355,7 @@ impl Gateway {
         if self.policies().for_call(&attempt.server.name, &attempt.call).show.ask_reason {
             attempt.call.take_reason(REASON);
         }
+        attempt.session = self.recall(&mut attempt.call);
         if let Err(error) = self.unsealed(&mut attempt) {
             return self.say(&attempt, Said::Refused(Refusal::State { why: error.to_string() })).await;
         }
@@ -470,6 +484,7 @@ impl Gateway {
         let masked = canonical(&case.policy.show.masked(&attempt.call.arguments));
         let shown = masked.len() <= MOST && !self.carries_secret(case);
         let assessment = &case.judged.assessment;
+        let (stated_prompt, prompt_digest) = self.stated_prompt(&attempt.call, &case.policy.show);
         let described = Described {
             caller: &attempt.caller,
             server: &attempt.server.name,
@@ -482,7 +497,9 @@ impl Gateway {
             findings: assessment.findings.iter().map(|f| json!({"signal": f.signal, "pointer": f.pointer, "points": f.points})).collect(),
             policy: case.policy.digest,
             shadow: (self.settings.enforcement == Enforcement::Shadow).then(|| format!("{:?}", verdict(&case.policy, &case.judged))),
-            stated_prompt: stated(attempt.call.stated_prompt.as_deref()),
+            stated_prompt,
+            prompt_digest,
+            session: attempt.session.as_deref(),
             more,
         };
         // Nothing in it can fail to be written as JSON: no map has keys that are not text.

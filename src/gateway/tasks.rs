@@ -86,6 +86,7 @@ impl Attempt {
             headers: self.headers.clone(),
             client: self.client.clone(),
             round: 0,
+            session: self.session.clone(),
             gone: self.gone.clone(),
             say,
         };

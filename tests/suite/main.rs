@@ -23,6 +23,7 @@ mod fidelity;
 mod gate;
 mod gates;
 mod holding;
+mod hooks;
 mod inbox;
 mod judging;
 mod policies;

@@ -101,6 +101,14 @@ fn clear(directory: &Path) {
     }
 }
 
+/// How the socket of a gateway is named on which it hears hooks: its id before it.
+pub const PROMPTS: &str = ".prompts";
+
+/// Where the gateways that share a store have what others look for.
+pub fn gateways_beside(database: &Path) -> PathBuf {
+    directory(database)
+}
+
 /// Where the locks and spools beside a store are.
 pub(super) fn directory(database: &Path) -> PathBuf {
     let mut directory = database.as_os_str().to_owned();
@@ -122,6 +130,8 @@ impl Dead {
     pub fn buried(self) {
         if let Some(directory) = self.path.parent() {
             clear(&private(directory, &self.id));
+            // There may be none.
+            drop(std::fs::remove_file(directory.join(format!("{}{PROMPTS}", self.id))));
         }
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(%error, "could not remove a dead gateway's lock file");

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-pub use instance::{Instances, Lead, private_files};
+pub use instance::{Instances, Lead, PROMPTS, gateways_beside, private_files};
 pub use sqlite::Sqlite;
 
 use crate::domain::approval::{Allowance, Approval, Due, Posted};

@@ -23,6 +23,9 @@ pub struct ConfigFile {
     /// `[store]`
     #[serde(default)]
     pub store: StoreFile,
+    /// `[audit]`
+    #[serde(default)]
+    pub audit: AuditFile,
     /// `[policy]`
     #[serde(default)]
     pub policy: PolicySection,
@@ -64,6 +67,26 @@ pub struct ListenFile {
     pub token: Vec<TokenFile>,
     /// Serve TLS.
     pub tls: Option<TlsFile>,
+}
+
+/// `[audit]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AuditFile {
+    /// What becomes of what users asked their agents for.
+    pub prompts: Option<PromptsFile>,
+}
+
+/// What becomes of prompts.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PromptsFile {
+    /// Approvers see them, and the record has them.
+    Keep,
+    /// The record has their digests.
+    Digest,
+    /// They are not taken.
+    Off,
 }
 
 /// `[listen] tls`

@@ -24,7 +24,7 @@ use crate::domain::clock::Length;
 use crate::domain::decision::Enforcement;
 use crate::domain::policy::{DefaultMode, Defaults, explain_toml};
 use crate::domain::text::nearest;
-use crate::gateway::{Budget, Patience};
+use crate::gateway::{Budget, Patience, Prompts};
 
 /// Everything that the operator says.
 #[derive(Clone, Debug)]
@@ -57,6 +57,8 @@ pub struct Config {
     pub enforcement: Enforcement,
     /// Whether tools that changed since they were first seen are kept from agents.
     pub withholds: bool,
+    /// What becomes of users' prompts.
+    pub prompts: Prompts,
     /// How long calls are held.
     pub hold: Hold,
     /// The names of the people who approve.
@@ -200,6 +202,11 @@ impl Config {
                 _ => Enforcement::Enforce,
             },
             withholds: file.policy.changed_tools != Some(file::ChangedTools::Show),
+            prompts: match file.audit.prompts {
+                Some(file::PromptsFile::Digest) => Prompts::Digest,
+                Some(file::PromptsFile::Off) => Prompts::Off,
+                Some(file::PromptsFile::Keep) | None => Prompts::Keep,
+            },
             hold: Hold {
                 patience: patience(&file.hold),
                 rounds: file.hold.rounds.unwrap_or(ROUNDS),
@@ -247,6 +254,7 @@ impl Config {
             },
             enforcement: Enforcement::Enforce,
             withholds: true,
+            prompts: Prompts::Keep,
             hold: Hold { patience: patience(&file::HoldFile::default()), rounds: ROUNDS, every: Duration::from_secs(10), per_caller: 100 },
             people: BTreeMap::from([(owner.clone(), Approver::Person(Default::default()))]),
             codes: BTreeMap::new(),

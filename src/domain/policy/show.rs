@@ -37,6 +37,29 @@ impl Show {
         if self.mask.is_empty() { arguments.clone() } else { self.mask_at("", arguments) }
     }
 
+    /// The texts and numbers that are masked in `arguments`, those that are long enough to be told from other text.
+    pub fn hidden(&self, arguments: &Value) -> Vec<String> {
+        let mut hidden = Vec::new();
+        if !self.mask.is_empty() {
+            self.hidden_at("", arguments, false, &mut hidden);
+        }
+        hidden.retain(|text| text.chars().count() >= 4);
+        hidden
+    }
+
+    fn hidden_at(&self, pointer: &str, value: &Value, within: bool, hidden: &mut Vec<String>) {
+        let masked = within || (!pointer.is_empty() && self.is_masked(pointer));
+        match value {
+            Value::Object(object) => object.iter().for_each(|(name, member)| {
+                let escaped = name.replace('~', "~0").replace('/', "~1");
+                self.hidden_at(&format!("{pointer}/{escaped}"), member, masked, hidden);
+            }),
+            Value::Array(items) => items.iter().enumerate().for_each(|(n, item)| self.hidden_at(&format!("{pointer}/{n}"), item, masked, hidden)),
+            Value::String(_) | Value::Number(_) if masked => hidden.push(value.plain()),
+            _ => {}
+        }
+    }
+
     fn mask_at(&self, pointer: &str, value: &Value) -> Value {
         if !pointer.is_empty() && self.is_masked(pointer) {
             let digest = crate::domain::digest::Digest::of(crate::domain::json::canonical(value).as_bytes());

@@ -413,6 +413,7 @@ impl Work<'_> {
             headers: Some(headers),
             client: front.client(self.headers),
             round: 0,
+            session: None,
             gone: gone.clone(),
             say,
         };
