@@ -55,6 +55,25 @@ pub fn random_hex<const N: usize>() -> Result<String, RandomError> {
     Ok(hex(&bytes))
 }
 
+thread_local! {
+    static NUMBER: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many threads serve connections: as many as there are cores for this process.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Says which of them this thread is.
+pub fn serve_as(number: usize) {
+    NUMBER.set(number);
+}
+
+/// Which of the threads that serve connections this is; 0 for all others.
+pub fn served_by() -> usize {
+    NUMBER.get()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -16,15 +17,53 @@ use super::tls::TlsListener;
 use crate::adapters::channel::pages;
 use crate::downstream::http::{Connection, HttpFront, only_our_hosts, routes};
 use crate::gateway::Gateway;
+use crate::system::{serve_as, threads};
 
-/// Serves until `stop`.
-pub(super) async fn serve(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    front: Arc<HttpFront>,
-    gateway: Arc<Gateway>,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
+/// Serves on as many threads as there are cores, each with what it needs to serve a connection without waking another:
+/// a call costs less than the hand-overs between threads would. They end with `over`, when what was begun has ended.
+pub(super) async fn serve_wide(door: Door, over: CancellationToken) -> std::io::Result<()> {
+    let Door { listener, tls, front, gateway, stop } = door;
+    let listener = listener.into_std()?;
+    let (ended, mut ends) = mpsc::channel(1);
+    for number in 0..threads() {
+        let listener = listener.try_clone()?;
+        let (tls, front, gateway) = (tls.clone(), front.clone(), gateway.clone());
+        let (ended, over, stop) = (ended.clone(), over.clone(), stop.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name(format!("door-{number}")).spawn(move || {
+            serve_as(number);
+            runtime.block_on(async move {
+                let end = match TcpListener::from_std(listener) {
+                    Ok(listener) => serve(Door { listener, tls, front, gateway, stop }).await,
+                    Err(error) => Err(error),
+                };
+                // Whoever waited for it may have gone.
+                drop(ended.send(end).await);
+                drop(ended);
+                over.cancelled().await;
+            });
+        })?;
+    }
+    drop(ended);
+    let mut all = Ok(());
+    while let Some(end) = ends.recv().await {
+        all = all.and(end);
+    }
+    all
+}
+
+/// What is served, and where.
+pub(super) struct Door {
+    pub(super) listener: TcpListener,
+    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) front: Arc<HttpFront>,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) stop: CancellationToken,
+}
+
+/// Serves until `stop`, on this runtime.
+pub(super) async fn serve(door: Door) -> std::io::Result<()> {
+    let Door { listener, tls, front, gateway, stop } = door;
     let secure = front.address.starts_with("https://");
     let health = Router::new().route("/healthz", get(|| async { "alive\n" })).route("/readyz", get(ready)).route("/metrics", get(metrics));
     let health = health.with_state(gateway.clone());

@@ -64,6 +64,8 @@ pub struct App {
     pub tasks: TaskTracker,
     store_tasks: TaskTracker,
     stop: CancellationToken,
+    /// Everything that ran has ended.
+    over: CancellationToken,
 }
 
 /// Who is on the pipe.
@@ -236,6 +238,7 @@ impl App {
             progress_every: config.hold.every,
             sync_always: config.sync_always,
             pending_per_caller: config.hold.per_caller,
+            calls_per_caller: config.calls_per_caller,
             withholds: config.withholds,
             prompts: config.prompts,
         };
@@ -253,6 +256,7 @@ impl App {
             tasks,
             store_tasks,
             stop: CancellationToken::new(),
+            over: CancellationToken::new(),
         })
     }
 
@@ -324,7 +328,8 @@ impl App {
     pub fn door(&self, listener: TcpListener) -> Result<impl Future<Output = std::io::Result<()>> + Send + use<>, AppError> {
         let front = Arc::new(self.front(&listener)?);
         let tls = self.config.tls.as_ref().map(|tls| tls::acceptor(&self.config, tls)).transpose().map_err(AppError::Tls)?;
-        Ok(http::serve(listener, tls, front, self.gateway.clone(), self.stop.clone()))
+        let door = http::Door { listener, tls, front, gateway: self.gateway.clone(), stop: self.stop.clone() };
+        Ok(http::serve_wide(door, self.over.clone()))
     }
 
     /// Serves the inbox for a gateway on a pipe: whichever process has the port hosts it, another takes over after it.
@@ -350,7 +355,7 @@ impl App {
             let mut said = false;
             while !stop.is_cancelled() {
                 if let Ok(listener) = TcpListener::bind(address).await {
-                    if let Err(error) = http::serve(listener, tls, front, gateway, stop).await {
+                    if let Err(error) = http::serve(http::Door { listener, tls, front, gateway, stop }).await {
                         tracing::error!(%error, "the inbox ended");
                     }
                     return;
@@ -409,6 +414,7 @@ impl App {
         self.stop.cancel();
         self.tasks.close();
         let ended = tokio::time::timeout(LAST, self.tasks.wait()).await.is_ok();
+        self.over.cancel();
         if let Some(instances) = &self.instances {
             if let Err(error) = self.note(EventKind::Stopped, json!({"clean": ended})).await {
                 tracing::error!(%error, "the end could not be recorded");
@@ -483,7 +489,11 @@ impl App {
                     None => Standing::SignIn(self.account(name, file)),
                 };
                 let upstream = HttpUpstream::new(url, standing, &self.tasks).map_err(wrong)?;
-                (Reach::Http(Box::new(upstream)), named_by(url), url.clone(), false)
+                let reach = match file.transport {
+                    Some(config::Transport::Sse) => Reach::Child(Arc::new(ChildSettings::sse(upstream, named_by(url)))),
+                    Some(config::Transport::StreamableHttp) | None => Reach::Http(Box::new(upstream)),
+                };
+                (reach, named_by(url), url.clone(), false)
             }
             (None, command) => {
                 let command = command.clone().unwrap_or_default();

@@ -198,6 +198,9 @@ fn is_ours(entry: &Map<String, Value>) -> bool {
     Path::new(command).file_stem().is_some_and(|name| name == "countersign") && words(entry).first().is_some_and(|word| word == "wrap")
 }
 
+/// What `wrap` is told of a server that speaks the transport of 2024-11-05.
+const SSE: &str = "--transport=sse";
+
 fn put_in(client: Client, name: &str, entry: &Map<String, Value>, program: &str) -> Turned {
     if is_ours(entry) {
         return Turned::Same("is behind the gateway already".into());
@@ -213,9 +216,6 @@ fn put_in(client: Client, name: &str, entry: &Map<String, Value>, program: &str)
             args.extend(["--".to_owned(), command.to_owned()]);
             args.extend(words(entry));
         }
-        (None, Some(_)) if entry.get("type").is_some_and(|kind| kind == "sse") => {
-            return Turned::Same("left: it speaks the transport of 2024-11-05, which the gateway does not".into());
-        }
         (None, Some(_)) if ["headers", "http_headers", "env_http_headers", "bearer_token_env_var"].iter().any(|key| entry.contains_key(*key)) => {
             return Turned::Same("left: it has headers, which an `[upstream.…]` with `bearer` should hold".into());
         }
@@ -225,6 +225,9 @@ fn put_in(client: Client, name: &str, entry: &Map<String, Value>, program: &str)
         }
         (None, Some(url)) => {
             args.push(format!("--url={url}"));
+            if new.remove("type").is_some_and(|kind| kind == "sse") {
+                args.push(SSE.into());
+            }
             new.remove("url");
             new.remove("serverUrl");
             if client.has_type() {
@@ -261,8 +264,10 @@ fn take_out(client: Client, entry: &Map<String, Value>) -> Turned {
     new.remove("command");
     new.remove("args");
     new.insert(client.url_key().into(), url.into());
-    if client.has_type() {
-        new.insert("type".into(), "http".into());
+    match args.iter().any(|word| word == SSE) {
+        true => drop(new.insert("type".into(), "sse".into())),
+        false if client.has_type() => drop(new.insert("type".into(), "http".into())),
+        false => {}
     }
     Turned::Changed(new)
 }
@@ -402,6 +407,12 @@ mod tests {
         );
         assert!(within.contains("--url=https://x.example/mcp") && within.contains(r#""serverUrl": "https://y""#));
         assert!(out.contains(r#""serverUrl": "https://x.example/mcp""#), "{out}");
+        for client in [Client::ClaudeCode, Client::Cursor] {
+            let old = r#"{"mcpServers": {"old": {"type": "sse", "url": "https://x.example/sse"}}}"#;
+            let (within, out) = both(client, old);
+            assert!(within.contains("--url=https://x.example/sse") && within.contains(SSE) && !within.contains(r#""sse""#), "{within}");
+            assert_eq!(read(&out)["mcpServers"], read(old)["mcpServers"], "{within}");
+        }
         let (within, _) = both(Client::VsCode, r#"{"servers": {"v": {"type": "stdio", "command": "srv"}}, "inputs": [{"id": "t"}]}"#);
         assert_eq!(read(&within)["inputs"], json!([{"id": "t"}]));
         assert_eq!(read(&within)["servers"]["v"]["command"], PROGRAM);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Failure, asked_to_end, config_or_default};
 use crate::adapters::upstream::ChildSettings;
-use crate::app::config::{Config, Secret, UpstreamFile};
+use crate::app::config::{Config, Secret, Transport, UpstreamFile};
 use crate::app::{App, Behind, Client, named_by};
 
 /// Serve one MCP server over stdio, with approvals
@@ -28,6 +28,9 @@ pub(super) struct Arguments {
     /// A server over HTTP, instead of a command
     #[arg(long, value_name = "URL", conflicts_with_all = ["env", "upstream"])]
     url: Option<String>,
+    /// How the server speaks at --url
+    #[arg(long, value_enum, requires = "url")]
+    transport: Option<Transport>,
     /// The variable of this process that holds the gateway's token for --url
     #[arg(long, value_name = "VARIABLE", requires = "url")]
     bearer_env: Option<String>,
@@ -76,7 +79,12 @@ fn behind(app: &App, arguments: &Arguments) -> Result<Behind, Failure> {
     }
     if let Some(url) = &arguments.url {
         let bearer = arguments.bearer_env.clone().map(Secret::Env);
-        return Ok(Behind::Upstream(Box::new(UpstreamFile { url: Some(url.clone()), bearer, ..UpstreamFile::default() })));
+        return Ok(Behind::Upstream(Box::new(UpstreamFile {
+            url: Some(url.clone()),
+            transport: arguments.transport,
+            bearer,
+            ..UpstreamFile::default()
+        })));
     }
     let mut env = Config::basic_environment();
     for given in &arguments.env {

@@ -18,8 +18,6 @@ use crate::domain::permit::Permit;
 const AFTER_CANCEL: Duration = Duration::from_secs(10);
 /// Largest answer that is kept for a caller that was gone when it came.
 const MOST_KEPT: usize = 1 << 20;
-/// An answer is read after it was handed on where it is longer than this.
-const LONG_ANSWER: usize = 16 << 10;
 /// How often, and how many times, the record of a call's end is tried again.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 const SETTLE_TRIES: usize = 120;
@@ -46,10 +44,8 @@ impl Gateway {
                 // The next call may come as soon as this is said, and must find what it said.
                 self.trails.heard(&attempt.caller.name, self.clock.now(), &body, case.policy.trust());
                 self.say(attempt, said).await;
-                // What the answer says of itself, and its digest: off its way where that takes long.
-                if body.len() > LONG_ANSWER {
-                    tokio::task::yield_now().await;
-                }
+                // What the answer says of itself, and its digest: off its way.
+                tokio::task::yield_now().await;
                 self.trails.read(&attempt.caller.name, self.clock.now());
                 let (result, is_error) = (Digest::of(&body), is_error(&body));
                 let data = json!({"result": result, "is_error": is_error}).to_string();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::clients::modern_node;
-use crate::support::{Scratch, countersign, ledger_server};
+use crate::support::{Scratch, Settings, World, countersign, ledger_server};
 
 fn server(name: &str) -> Option<Vec<String>> {
     let (node, script) = modern_node(&format!("node_modules/@modelcontextprotocol/server-{name}/dist/index.js"))?;
@@ -229,37 +229,106 @@ fn a_session_with_files_is_the_same_bytes() {
     compare("filesystem", &[path.to_str().unwrap()], &filesystem(&path), None);
 }
 
-/// A client on a pipe in front of a server over HTTP hears what it would hear of the same server on a pipe.
-#[test]
-fn a_session_over_http_is_the_same_bytes_on_a_pipe() {
-    let Some(command) = server("everything") else { return };
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut http = Command::new(&command[0])
-        .args([&command[1], "streamableHttp"])
-        .env("PORT", port.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    for _ in 0..200 {
-        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(50));
+/// The server *everything* over HTTP, in one of its two ways.
+struct Everything(std::process::Child, u16);
+
+impl Drop for Everything {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
+}
+
+impl Everything {
+    fn start(way: &str) -> Option<Self> {
+        let command = server("everything")?;
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut http = Command::new(&command[0]);
+        http.args([&command[1], way]).env("PORT", port.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
+        let http = Self(http.spawn().unwrap(), port);
+        for _ in 0..200 {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(http)
+    }
+}
+
+/// A client on a pipe in front of a server over HTTP hears what it would hear of the same server on a pipe.
+fn over_http(way: &str, more: &[&str]) {
+    let Some(command) = server("everything") else { return };
+    let http = Everything::start(if way == "sse" { "sse" } else { "streamableHttp" }).unwrap();
     let mut over_pipe = command.clone();
     over_pipe.push("stdio".into());
     let direct = play(plain(&over_pipe, &[]), &everything());
     let scratch = Scratch::new();
-    let through = play(wrapped(&scratch, &["--url", &format!("http://127.0.0.1:{port}/mcp")], &[]), &everything());
-    drop(http.kill());
-    drop(http.wait());
+    let url = format!("http://127.0.0.1:{}/{way}", http.1);
+    let through = play(wrapped(&scratch, &[&["--url", &url], more].concat(), &[]), &everything());
     // What the server says before any client can have opened its stream is lost over HTTP, and it names its sessions.
     let common = |lines: Vec<String>| -> Vec<String> {
         let lines = lines.into_iter().filter(|line| !line.contains("notifications/tools/list_changed"));
         lines.map(|line| regex::Regex::new("from session [0-9a-f-]{36}").unwrap().replace(&line, "").into_owned()).collect()
     };
     same(&common(direct), &common(through));
+}
+
+#[test]
+fn a_session_over_http_is_the_same_bytes_on_a_pipe() {
+    over_http("mcp", &[]);
+}
+
+#[test]
+fn a_session_over_the_transport_of_2024_11_05_is_the_same_bytes_on_a_pipe() {
+    over_http("sse", &["--transport", "sse"]);
+}
+
+/// The same server for clients over today's transport: a session each, which ends with the connection behind it.
+#[tokio::test]
+async fn the_transport_of_2024_11_05_behind_http() {
+    let Some(http) = Everything::start("sse") else { return };
+    let more = format!(
+        "[policy]\ndefault = \"allow\"\n[upstream.old]\nurl = \"http://127.0.0.1:{}/sse\"\ntransport = \"sse\"\n[upstream.gone]\n\
+         url = \"http://127.0.0.1:9/sse\"\ntransport = \"sse\"\n",
+        http.1
+    );
+    let world = World::with(Settings { more, ..Settings::default() }).await;
+    let client = reqwest::Client::new();
+    let post = async |upstream: &str, session: Option<&str>, message: Value| {
+        let mut request = client.post(format!("{}/mcp/{upstream}", world.address)).header("accept", "application/json, text/event-stream");
+        if let Some(session) = session {
+            request = request.header("mcp-session-id", session);
+        }
+        let response = request.header("content-type", "application/json").body(message.to_string()).send().await.unwrap();
+        let session = response.headers().get("mcp-session-id").map(|id| id.to_str().unwrap().to_owned());
+        (response.status().as_u16(), session, response.text().await.unwrap())
+    };
+    let hello = |id: u8| json!({"jsonrpc": "2.0", "id": id, "method": "initialize", "params": greeting()[0]["params"]});
+    let mut sessions = Vec::new();
+    for _ in 0..2 {
+        let (status, session, text) = post("old", None, hello(0)).await;
+        assert!(status == 200 && text.contains("mcp-servers/everything"), "{status} {text}");
+        let session = session.unwrap();
+        let (status, _, text) = post("old", Some(&session), json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+        assert_eq!(status, 202, "{text}");
+        sessions.push(session);
+    }
+    let echo = |word: &str| json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "echo", "arguments": {"message": word}}});
+    let (one, two) = tokio::join!(post("old", Some(&sessions[0]), echo("one")), post("old", Some(&sessions[1]), echo("two")));
+    assert!(one.2.contains("Echo: one") && two.2.contains("Echo: two"), "{} {}", one.2, two.2);
+    drop(http);
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    let ended = loop {
+        let ended = post("old", Some(&sessions[0]), echo("three")).await;
+        if ended.0 != 200 || std::time::Instant::now() > until {
+            break ended;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(ended.0 == 404 && !ended.2.contains("Echo"), "{ended:?}");
+    let (status, _, text) = post("gone", None, hello(2)).await;
+    assert!(status >= 500 || text.contains("error"), "{status} {text}");
 }
 
 /// The revision without sessions: what each request says of itself, which over HTTP is said in headers as well.

@@ -89,6 +89,25 @@ async fn the_same_call_twice_at_once_is_asked_once_and_runs_once() {
 }
 
 #[tokio::test]
+async fn one_caller_has_only_so_many_calls_under_way() {
+    let world = World::with(Settings { listen: "calls-per-caller = 2\n".into(), ..Settings::default() }).await;
+    let client = Client::new(&world.mcp());
+    let held = [8000, 8100].map(|cents| {
+        let client = client.clone();
+        tokio::spawn(async move { client.call("refund_payment", refund(cents)).await })
+    });
+    let waiting = world.some_waiting(2).await;
+    let third = client.call("list_accounts", json!({})).await;
+    assert!(third.is_error() && third.said().contains("NOT executed: 2 calls of this caller are under way"), "{}", third.text);
+    waiting.iter().for_each(|waiting| world.approve(waiting));
+    for call in held {
+        assert!(!call.await.unwrap().is_error());
+    }
+    assert!(!client.call("list_accounts", json!({})).await.is_error());
+    world.check().await;
+}
+
+#[tokio::test]
 async fn a_client_that_has_gone_gets_nothing_run() {
     let world = World::new().await;
     let client = Client::new(&world.mcp());

@@ -1,14 +1,9 @@
-//! A wrapped server as a child process that speaks on its standard input and output.
-//!
-//! A child inherits nothing: its environment is what the configuration lists. It dies with this process: it is started
-//! through this same program (`exec-child`), which asks the kernel for that before it becomes the server.
+//! A wrapped server that speaks on pipes: whose message is whose.
 //!
 //! The long-lived child serves everything but calls that need a credential in the environment: each of those gets a
 //! child of its own, started with the credential for exactly that call and ended after it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,12 +11,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::io::AsyncWriteExt;
-use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::lent::{Files, relay_errors};
+use super::process::{ChildSettings, Output, Process};
 use super::{Answer, Envelope, Exchange, Id, Incoming, InvokeError, Lines, MAX_MESSAGE, Outgoing, Secrets, Unanswered, Upstream};
 use crate::domain::json::{Limits, Value, read};
 use crate::domain::permit::Permit;
@@ -29,105 +22,6 @@ use crate::system::random_hex;
 
 /// How long a child has to answer what the gateway itself asks it.
 const OWN_QUESTION: Duration = Duration::from_secs(30);
-
-/// What is started, and with what.
-#[derive(Clone, Debug)]
-pub struct ChildSettings {
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// Its whole environment.
-    pub env: BTreeMap<String, String>,
-    /// Its working directory; this process's if none.
-    pub directory: Option<PathBuf>,
-    /// How it is started.
-    pub launch: Launch,
-    /// Where files are made that hold a credential for one call.
-    pub private: PathBuf,
-}
-
-/// How children are started.
-#[derive(Clone, Debug)]
-pub enum Launch {
-    /// Through `<this program> exec-child --`, so that they die with this process and leave no core dump.
-    Through(PathBuf),
-}
-
-struct Process {
-    stdin: tokio::sync::Mutex<ChildStdin>,
-    child: Mutex<tokio::process::Child>,
-    group: Option<rustix::process::Pid>,
-    // Removed with it.
-    _files: Option<Files>,
-}
-
-impl Process {
-    /// Starts the server; with a credential, for one call.
-    fn start(settings: &ChildSettings, alone: Option<(&Secrets, &TaskTracker)>) -> std::io::Result<(Self, Lines<ChildStdout>)> {
-        let Launch::Through(launcher) = &settings.launch;
-        let mut command = Command::new(launcher);
-        command.arg("exec-child").arg("--").args(&settings.command);
-        command.env_clear().envs(&settings.env);
-        let mut files = None;
-        if let Some((secrets, _)) = alone {
-            command.envs(secrets.env.iter().map(|(name, value)| (name, value.as_str())));
-            files = Files::write(&settings.private, &secrets.files, &mut command)?;
-        }
-        if let Some(directory) = &settings.directory {
-            command.current_dir(directory);
-        }
-        let scrubber = alone.and_then(|(secrets, tasks)| secrets.scrubber.clone().zip(Some(tasks)));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        command.stderr(if scrubber.is_some() { Stdio::piped() } else { Stdio::inherit() });
-        // A group of its own, so that whatever it starts can be ended with it.
-        command.process_group(0).kill_on_drop(true);
-        let mut child = command.spawn()?;
-        let missing = || std::io::Error::other("no pipe to the server");
-        let stdin = child.stdin.take().ok_or_else(missing)?;
-        let stdout = child.stdout.take().ok_or_else(missing)?;
-        if let Some((stderr, (scrubber, tasks))) = child.stderr.take().zip(scrubber) {
-            tasks.spawn(relay_errors(stderr, scrubber));
-        }
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-        let process = Self { stdin: tokio::sync::Mutex::new(stdin), child: Mutex::new(child), group, _files: files };
-        Ok((process, Lines::new(stdout, MAX_MESSAGE)))
-    }
-
-    async fn write(&self, message: &str) -> std::io::Result<()> {
-        let mut stdin = self.stdin.lock().await;
-        stdin.write_all(message.as_bytes()).await?;
-        stdin.write_all(b"\n").await?;
-        stdin.flush().await
-    }
-
-    /// Ends the whole group: asks first, then insists.
-    async fn end(&self) {
-        drop(self.stdin.lock().await.shutdown().await);
-        for signal in [rustix::process::Signal::TERM, rustix::process::Signal::KILL] {
-            for _ in 0..20 {
-                let gone = self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait();
-                if !matches!(gone, Ok(None)) {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            self.signal(signal);
-        }
-        drop(self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait());
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        if let Some(group) = self.group {
-            // It may be gone already, which is what is wanted.
-            let _ = rustix::process::kill_process_group(group, signal);
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.signal(rustix::process::Signal::KILL);
-    }
-}
 
 /// A long-lived child, serving one client.
 pub struct Child {
@@ -168,7 +62,7 @@ impl Child {
     /// If the program cannot be started.
     pub fn start(settings: Arc<ChildSettings>, events: mpsc::Sender<Bytes>, tasks: &TaskTracker) -> std::io::Result<Arc<Self>> {
         let nonce = random_hex::<8>().map_err(std::io::Error::other)?;
-        let (process, lines) = Process::start(&settings, None)?;
+        let (process, lines) = Process::start(&settings, None, tasks)?;
         let shared = Arc::<Mutex<Shared>>::default();
         tasks.spawn(listen(lines, shared.clone(), events));
         Ok(Arc::new(Self { settings, process, shared, tasks: tasks.clone(), own_ids: AtomicU64::new(1), nonce }))
@@ -232,7 +126,7 @@ impl Child {
     /// A child for one call, with its credential.
     async fn invoke_alone(&self, secrets: &Secrets, call: &Outgoing) -> Result<Exchange, InvokeError> {
         let not_sent = |e: std::io::Error| InvokeError::NotSent(e.to_string());
-        let (process, mut lines) = Process::start(&self.settings, Some((secrets, &self.tasks))).map_err(not_sent)?;
+        let (process, mut lines) = Process::start(&self.settings, Some(secrets), &self.tasks).map_err(not_sent)?;
         let process = Arc::new(process);
         if call.stateless_meta.is_none() {
             let initialize = self.shared().initialize.clone();
@@ -282,7 +176,7 @@ fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
 }
 
 /// Opens the protocol with a child that serves one call, as the client opened it with the long-lived one.
-async fn handshake(process: &Process, lines: &mut Lines<ChildStdout>, initialize: Option<String>) -> Result<(), InvokeError> {
+async fn handshake(process: &Process, lines: &mut Lines<Output>, initialize: Option<String>) -> Result<(), InvokeError> {
     let not_sent = |why: String| InvokeError::NotSent(why);
     let params = initialize.ok_or_else(|| not_sent("the client did not initialize".into()))?;
     let hello = format!("{{\"jsonrpc\":\"2.0\",\"id\":\"countersign-initialize\",\"method\":\"initialize\",\"params\":{params}}}");
@@ -326,7 +220,7 @@ async fn relay_alone(line: Bytes, shared: &Mutex<Shared>, call: &Id, process: &A
 }
 
 /// Reads what the long-lived child says and hands each message to whom it belongs.
-async fn listen(mut lines: Lines<ChildStdout>, shared: Arc<Mutex<Shared>>, events: mpsc::Sender<Bytes>) {
+async fn listen(mut lines: Lines<Output>, shared: Arc<Mutex<Shared>>, events: mpsc::Sender<Bytes>) {
     let why = loop {
         let line = match lines.next().await {
             Ok(Some(line)) => line,
@@ -406,7 +300,9 @@ fn progress_token(params: &str) -> Option<String> {
 impl Upstream for Child {
     async fn invoke(&self, permit: Permit, secrets: Option<&Secrets>, call: &Outgoing) -> Result<Exchange, Unanswered> {
         let done = match secrets {
-            Some(secrets) if !secrets.headers.is_empty() => return Err(Unanswered::not_sent(permit, "a child process takes no header")),
+            Some(secrets) if !secrets.headers.is_empty() && !self.settings.takes_headers() => {
+                return Err(Unanswered::not_sent(permit, "a child process takes no header"));
+            }
             // Also where the credential is in the arguments: the long-lived child never sees one.
             Some(secrets) => self.invoke_alone(secrets, call).await,
             None => self.invoke_shared(call).await,

@@ -25,6 +25,7 @@ use super::sse::{Events, data};
 use super::{Answer, Envelope, Exchange, Id, Incoming, InvokeError, MAX_MESSAGE, Outgoing, Secrets, Unanswered, Upstream};
 use crate::domain::json::Value;
 use crate::domain::permit::Permit;
+use crate::system::{served_by, threads};
 
 /// Headers of a client's request that go upstream, beside `mcp-*`.
 const FORWARDED: [&str; 6] = ["accept", "content-type", "last-event-id", "traceparent", "tracestate", "baggage"];
@@ -35,11 +36,14 @@ pub type RawResponse = Response<UnsyncBoxBody<Bytes, hyper::Error>>;
 /// A wrapped server over HTTP.
 #[derive(Clone)]
 pub struct HttpUpstream {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// One for each thread that serves connections: what one keeps open must not wake another.
+    clients: Arc<[Wire]>,
     url: Uri,
     standing: Standing,
     tasks: TaskTracker,
 }
+
+type Wire = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// How the gateway itself stands with a server, for what passes through.
 #[derive(Clone)]
@@ -107,13 +111,16 @@ impl HttpUpstream {
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            // A request that may have been processed is never sent twice by the client itself.
-            .retry_canceled_requests(false)
-            .build(https);
-        Ok(Self { client, url: uri, standing, tasks: tasks.clone() })
+        let client = || {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(Duration::from_secs(30))
+                // A request that may have been processed is never sent twice by the client itself.
+                .retry_canceled_requests(false)
+                .build(https.clone())
+        };
+        let clients = (0..threads()).map(|_| client()).collect();
+        Ok(Self { clients, url: uri, standing, tasks: tasks.clone() })
     }
 
     /// Sends a request through and gives its response as it comes.
@@ -153,7 +160,14 @@ impl HttpUpstream {
         Ok(Exchange::Answer(Answer { status: Some(status.as_u16()), body }))
     }
 
-    async fn request(
+    /// The same server at another of its addresses; nothing where that is of another origin.
+    pub(super) fn at(&self, address: &str) -> Option<Self> {
+        let here = url::Url::parse(&self.url.to_string()).ok()?;
+        let there = here.join(address).ok().filter(|there| there.origin() == here.origin())?;
+        Some(Self { url: there.as_str().parse().ok()?, ..self.clone() })
+    }
+
+    pub(super) async fn request(
         &self,
         method: Method,
         headers: &[(String, String)],
@@ -205,7 +219,8 @@ impl HttpUpstream {
             value.set_sensitive(true);
             request.headers_mut().insert(name, value);
         }
-        self.client.request(request).await.map_err(|error| {
+        let Some(client) = self.clients.get(served_by()).or(self.clients.first()) else { return Err(not_sent(&"there is no client")) };
+        client.request(request).await.map_err(|error| {
             // Only where no connection was made is it certain that nothing ran.
             let why = reason(&error);
             if error.is_connect() { InvokeError::NotSent(why) } else { InvokeError::Lost(why) }

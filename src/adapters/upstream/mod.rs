@@ -6,8 +6,10 @@ mod bridge;
 mod child;
 pub mod envelope;
 mod http;
+mod legacy;
 mod lent;
 mod lines;
+mod process;
 mod sse;
 
 use async_trait::async_trait;
@@ -16,10 +18,11 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 pub use bridge::Bridge;
-pub use child::{Child, ChildSettings, Launch};
+pub use child::Child;
 pub use envelope::{Envelope, EnvelopeError, Id, header_text, mirrored_text};
 pub use http::{HttpUpstream, RawResponse, SignIn, Standing, UrlError, client_headers, is_stream};
 pub use lines::{Lines, LinesError};
+pub use process::{ChildSettings, Launch};
 pub use sse::{Events, data, event};
 
 use crate::domain::call::Method;

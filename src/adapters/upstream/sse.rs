@@ -75,6 +75,13 @@ pub(super) fn last_id(event: &[u8]) -> Option<String> {
     ids.next_back().map(|id| id.strip_prefix(' ').unwrap_or(id).to_owned()).filter(|id| !id.is_empty())
 }
 
+/// The name of an event; nothing where it has none.
+pub(super) fn name(event: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(event).ok()?;
+    let mut names = text.split(['\n', '\r']).filter_map(|line| line.strip_prefix("event:"));
+    names.next_back().map(|name| name.strip_prefix(' ').unwrap_or(name).to_owned())
+}
+
 /// An event that carries one message. A message has no line break outside strings, and none inside.
 pub fn event(message: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(message.len() + 32);

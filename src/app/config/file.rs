@@ -62,6 +62,8 @@ pub struct ListenFile {
     pub hosts: Vec<String>,
     /// Most bytes of one message; 4 MiB by default.
     pub message_limit: Option<usize>,
+    /// How many calls of one caller may be under way at once; 1,000 by default.
+    pub calls_per_caller: Option<u32>,
     /// Issuers of callers' tokens.
     #[serde(default)]
     pub token: Vec<TokenFile>,
@@ -359,6 +361,8 @@ pub struct UpstreamFile {
     pub directory: Option<PathBuf>,
     /// The address of a server over HTTP.
     pub url: Option<String>,
+    /// How it speaks there; Streamable HTTP by default.
+    pub transport: Option<Transport>,
     /// The gateway's own token for what passes through to it.
     pub bearer: Option<Secret>,
     /// How the gateway signs in to it, where it asks for that and something must be said beforehand.
@@ -367,6 +371,16 @@ pub struct UpstreamFile {
     pub audience: Option<String>,
     /// The secret with which it may ask `/introspect`.
     pub introspection: Option<Secret>,
+}
+
+/// A transport of MCP over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// Since 2025-03-26.
+    StreamableHttp,
+    /// Of 2024-11-05: one stream of events, and an address for what is said.
+    Sse,
 }
 
 /// `[upstream.NAME.oauth]`: without it the gateway registers itself where the server's authorization server lets it.
@@ -405,6 +419,7 @@ impl UpstreamFile {
         match (&self.command, &self.url) {
             (Some(command), None) if command.is_empty() => Err("`command` is empty".into()),
             (Some(_), None) if self.bearer.is_some() => Err("`bearer` belongs to an upstream with `url`".into()),
+            (Some(_), None) if self.transport.is_some() => Err("`transport` belongs to an upstream with `url`".into()),
             (Some(_), None) if self.oauth.is_some() => Err("`oauth` belongs to an upstream with `url`".into()),
             (None, Some(_)) if self.bearer.is_some() && self.oauth.is_some() => Err("give either `bearer` or `oauth`".into()),
             (None, Some(_)) if self.oauth.as_ref().is_some_and(|o| o.client_secret.is_some() && o.client_id.is_none()) => {

@@ -12,7 +12,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use file::{Algorithm, CallerFile, ChannelKind, ConfigFile, EnvFile, JwksFile, SignInFile, SlackFile, TlsFile, TokenFile, UpstreamFile};
+pub use file::{
+    Algorithm, CallerFile, ChannelKind, ConfigFile, EnvFile, JwksFile, SignInFile, SlackFile, TlsFile, TokenFile, Transport, UpstreamFile,
+};
 pub use issuers::{
     AwsStsFile, CredentialKind, ExchangeFile, ExecFile, GcpFile, GithubAppFile, KeyFile, KubernetesFile, OAuthFile, PartyFile, PostgresFile,
     SignedJwtFile, StaticFile, VaultFile, VaultLoginFile,
@@ -39,6 +41,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// Most bytes of one message.
     pub message_limit: usize,
+    /// How many calls of one caller may be under way at once.
+    pub calls_per_caller: u32,
     /// Issuers of callers' tokens.
     pub tokens: Vec<TokenFile>,
     /// How TLS is served.
@@ -182,6 +186,7 @@ impl Config {
             public: file.listen.public.map(|p| p.trim_end_matches('/').to_owned()),
             hosts: file.listen.hosts.iter().map(|h| h.to_ascii_lowercase()).collect(),
             message_limit: file.listen.message_limit.unwrap_or(4 << 20),
+            calls_per_caller: file.listen.calls_per_caller.unwrap_or(CALLS),
             tokens: file.listen.token,
             tls: file.listen.tls,
             store: base.join(file.store.path.unwrap_or_else(|| "countersign.db".into())),
@@ -237,6 +242,7 @@ impl Config {
             public: None,
             hosts: Vec::new(),
             message_limit: 4 << 20,
+            calls_per_caller: CALLS,
             tokens: Vec::new(),
             tls: None,
             store: state.join("countersign/countersign.db"),
@@ -288,6 +294,9 @@ impl Config {
         secret::environment(name)
     }
 }
+
+/// How many calls of one caller are taken at once.
+const CALLS: u32 = 1000;
 
 /// The SDKs send a request ten times.
 const ROUNDS: u8 = 9;
