@@ -343,6 +343,7 @@ impl App {
             hosts: self.config.hosts.clone(),
             keys: self.keys.clone(),
             limits: self.limits(),
+            most: self.config.most,
             tasks: self.tasks.clone(),
             state: FrontState::default(),
         };
@@ -473,6 +474,7 @@ impl App {
             hosts,
             keys: self.keys.clone(),
             limits: self.limits(),
+            most: self.config.most,
             tasks: self.tasks.clone(),
             state: FrontState::default(),
         })

@@ -4,7 +4,9 @@
 //! the session this caller's. Then tool calls go to the gateway, and everything else goes on as it came.
 
 mod front;
+mod mirrored;
 mod reply;
+mod through;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -62,10 +64,21 @@ pub struct HttpFront {
     pub keys: KeyRing,
     /// How much one message may hold.
     pub limits: Limits,
+    /// How many sessions it keeps.
+    pub most: Most,
     /// Where work that outlives a request runs.
     pub tasks: TaskTracker,
     /// The sessions and their callers.
     pub state: FrontState,
+}
+
+/// How many sessions there are at most; a new one beyond that is refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    /// Of all callers.
+    pub sessions: usize,
+    /// Of one caller.
+    pub per_caller: usize,
 }
 
 /// What the front door remembers; lost at a restart, after which clients open new sessions.

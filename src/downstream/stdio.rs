@@ -283,15 +283,23 @@ impl Front {
                 gone,
                 say,
             };
+            let free = || running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
             let told = async {
+                let mut answered = false;
                 while let Some(said) = hear.recv().await {
                     if let Some(message) = speaker.message(said) {
+                        // Whoever reads the answer may use its id again at once.
+                        if message.last && !std::mem::replace(&mut answered, true) {
+                            free();
+                        }
                         drop(out.send(message.body).await);
                     }
                 }
+                if !answered {
+                    free();
+                }
             };
             tokio::join!(shared.gateway.call(attempt), told);
-            running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
     }
 

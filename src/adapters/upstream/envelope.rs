@@ -105,6 +105,16 @@ impl<'a> Envelope<'a> {
         self.id.as_ref()?.as_ref()
     }
 
+    /// Whether this is the answer to the request `id`. A server may give an id back as text, and an error to what it could
+    /// not read has none.
+    pub fn answers(&self, id: &Id) -> bool {
+        let same = |own: &Id| match (own, id) {
+            (Id::Number(number), Id::Text(text)) | (Id::Text(text), Id::Number(number)) => number.to_string() == *text,
+            (own, id) => own == id,
+        };
+        self.method.is_none() && self.id().map_or(self.error.is_some(), same)
+    }
+
     /// The message made anew from its known members, so that nothing unknown to us means something to the server.
     pub fn rebuilt(&self, id: Option<&Id>) -> String {
         let mut out = String::from("{\"jsonrpc\":\"2.0\"");

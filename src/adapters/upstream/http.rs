@@ -157,6 +157,12 @@ impl HttpUpstream {
             return Ok(Exchange::Stream(hear));
         }
         let body = collect(response.into_body()).await?;
+        match Envelope::read(&body) {
+            Ok(said) if !said.answers(&call.id) => return Err(InvokeError::Lost("what the server answered is no answer to this call".into())),
+            Err(error) if status.is_success() => return Err(InvokeError::Lost(format!("what the server answered is {error}"))),
+            // Whatever stands between may refuse in words of its own.
+            _ => {}
+        }
         Ok(Exchange::Answer(Answer { status: Some(status.as_u16()), body }))
     }
 
@@ -324,7 +330,11 @@ pub fn client_headers() -> Vec<(String, String)> {
     vec![(ACCEPT.as_str().into(), "application/json, text/event-stream".into()), (CONTENT_TYPE.as_str().into(), "application/json".into())]
 }
 
-pub(super) async fn collect<B>(body: B) -> Result<Bytes, InvokeError>
+/// A whole body, of at most [`MAX_MESSAGE`] bytes.
+///
+/// # Errors
+/// If it breaks off or is longer.
+pub async fn collect<B>(body: B) -> Result<Bytes, InvokeError>
 where
     B: hyper::body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -355,7 +365,16 @@ async fn relay(mut body: Body, call: Id, say: mpsc::Sender<Result<Incoming, Invo
         }
         while let Some(event) = events.next_event() {
             let message = data(&event).unwrap_or_default();
-            let last = Envelope::read(&message).is_ok_and(|e| e.method.is_none() && e.id() == Some(&call));
+            let last = match Envelope::read(&message) {
+                Ok(said) if said.method.is_some() => false,
+                Ok(said) if said.answers(&call) => true,
+                Err(_) if message.is_empty() => false,
+                // A client would take an answer to another request for that, and may read what cannot be read here.
+                _ => {
+                    tracing::warn!("the server sent what is no message of this call on its stream; it was dropped");
+                    continue;
+                }
+            };
             answered |= last;
             if say.send(Ok(Incoming { message: message.into(), event: Some(event), last })).await.is_err() {
                 return;

@@ -76,8 +76,8 @@ pub(super) struct Process {
 struct Program {
     child: Mutex<tokio::process::Child>,
     group: Option<rustix::process::Pid>,
-    // Removed with it.
-    _files: Option<Files>,
+    // Removed with its call, or with it.
+    files: Mutex<Option<Files>>,
 }
 
 impl Process {
@@ -115,7 +115,7 @@ impl Process {
             tasks.spawn(relay_errors(stderr, scrubber));
         }
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-        let program = Program { child: Mutex::new(child), group, _files: files };
+        let program = Program { child: Mutex::new(child), group, files: Mutex::new(files) };
         let process = Self { stdin: tokio::sync::Mutex::new(Box::new(stdin)), program: Some(program), _remote: None };
         Ok((process, Lines::new(Box::new(stdout), MAX_MESSAGE)))
     }
@@ -129,6 +129,10 @@ impl Process {
 
     /// Ends the whole group: asks first, then insists.
     pub(super) async fn end(&self) {
+        // However long it takes to end: what it was lent for its call is gone now.
+        if let Some(program) = &self.program {
+            drop(program.files.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
         drop(self.stdin.lock().await.shutdown().await);
         let Some(program) = &self.program else { return };
         for signal in [rustix::process::Signal::TERM, rustix::process::Signal::KILL] {

@@ -64,6 +64,10 @@ pub struct ListenFile {
     pub message_limit: Option<usize>,
     /// How many calls of one caller may be under way at once; 1,000 by default.
     pub calls_per_caller: Option<u32>,
+    /// How many sessions are kept; 10,000 by default.
+    pub sessions: Option<usize>,
+    /// How many of one caller; 2,000 by default.
+    pub sessions_per_caller: Option<usize>,
     /// Issuers of callers' tokens.
     #[serde(default)]
     pub token: Vec<TokenFile>,

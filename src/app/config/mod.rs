@@ -26,6 +26,7 @@ use crate::domain::clock::Length;
 use crate::domain::decision::Enforcement;
 use crate::domain::policy::{DefaultMode, Defaults, explain_toml};
 use crate::domain::text::nearest;
+use crate::downstream::http::Most;
 use crate::gateway::{Budget, Patience, Prompts};
 
 /// Everything that the operator says.
@@ -43,6 +44,8 @@ pub struct Config {
     pub message_limit: usize,
     /// How many calls of one caller may be under way at once.
     pub calls_per_caller: u32,
+    /// How many sessions are kept.
+    pub most: Most,
     /// Issuers of callers' tokens.
     pub tokens: Vec<TokenFile>,
     /// How TLS is served.
@@ -186,6 +189,10 @@ impl Config {
             public: file.listen.public.map(|p| p.trim_end_matches('/').to_owned()),
             hosts: file.listen.hosts.iter().map(|h| h.to_ascii_lowercase()).collect(),
             message_limit: file.listen.message_limit.unwrap_or(4 << 20),
+            most: Most {
+                sessions: file.listen.sessions.unwrap_or(SESSIONS.sessions),
+                per_caller: file.listen.sessions_per_caller.unwrap_or(SESSIONS.per_caller),
+            },
             calls_per_caller: file.listen.calls_per_caller.unwrap_or(CALLS),
             tokens: file.listen.token,
             tls: file.listen.tls,
@@ -243,6 +250,7 @@ impl Config {
             hosts: Vec::new(),
             message_limit: 4 << 20,
             calls_per_caller: CALLS,
+            most: SESSIONS,
             tokens: Vec::new(),
             tls: None,
             store: state.join("countersign/countersign.db"),
@@ -297,6 +305,9 @@ impl Config {
 
 /// How many calls of one caller are taken at once.
 const CALLS: u32 = 1000;
+
+/// How many sessions are kept.
+const SESSIONS: Most = Most { sessions: 10_000, per_caller: 2_000 };
 
 /// The SDKs send a request ten times.
 const ROUNDS: u8 = 9;

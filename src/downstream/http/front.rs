@@ -4,21 +4,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::header::{ACCEPT, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::reply::{CallStream, Closing, Detaching, json, messages, status_of};
-use super::{HttpFront, Reach, Wrapped, plain};
-use crate::adapters::upstream::{
-    Envelope, Events, HttpUpstream, Id, InvokeError, MAX_MESSAGE, RawResponse, STATELESS, Upstream, data, event, is_stream, mirrored_text,
-};
+use super::mirrored::{headers_agree, lacks_meta};
+use super::reply::{CallStream, Closing, Detaching, Over, json, messages, status_of};
+use super::through::{list_through, pass, unreachable_upstream};
+use super::{HttpFront, Most, Reach, Wrapped, plain};
+use crate::adapters::upstream::{Envelope, HttpUpstream, Id, STATELESS, Upstream, event};
 use crate::domain::call::{Caller, ToolCall};
 use crate::domain::clock::Timestamp;
 use crate::domain::json::Value;
@@ -31,15 +28,11 @@ use crate::downstream::tasks::{self, Asking};
 use crate::gateway::Attempt;
 use crate::system::random_hex;
 
-const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(super) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 /// The first revision whose clients take events without a message, from which they resume a stream.
 const RESUMING: &str = "2025-11-25";
-/// Most sessions at once; a new one beyond that is refused.
-const MOST_SESSIONS: usize = 10_000;
-/// Most of them that one caller has.
-const MOST_OF_ONE: usize = 2_000;
-/// Most of them that have a child process of their own.
+/// Most sessions that have a child process of their own.
 const MOST_CHILDREN: usize = 256;
 /// How long a session lives that nobody uses.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -61,7 +54,7 @@ struct Session {
 pub(in super::super) type Running = HashMap<(String, Id), CancellationToken>;
 
 impl HttpFront {
-    fn session(&self, id: &str, upstream: &str, caller: &Caller) -> Option<Option<Arc<Hub>>> {
+    pub(super) fn session(&self, id: &str, upstream: &str, caller: &Caller) -> Option<Option<Arc<Hub>>> {
         let mut sessions = self.state.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let session = sessions.0.get_mut(id).filter(|s| s.caller == *caller && s.upstream == upstream)?;
         session.used = self.gateway.clock.now();
@@ -69,18 +62,16 @@ impl HttpFront {
     }
 
     /// Remembers a session; answers whether there was room for it.
-    fn remember(&self, id: &str, upstream: &str, caller: &Caller, hub: Option<Arc<Hub>>, client: Option<String>) -> bool {
+    pub(super) fn remember(&self, id: &str, upstream: &str, caller: &Caller, hub: Option<Arc<Hub>>, client: Option<String>) -> bool {
         let used = self.gateway.clock.now();
         let mut sessions = self.state.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if hub.is_some() || sessions.0.len() >= MOST_OF_ONE {
+        let Most { sessions: most, per_caller } = self.most;
+        if hub.is_some() || sessions.0.len() >= per_caller.min(most) {
             sessions.0.retain(|_, s| used.since(s.used) < IDLE && s.hub.as_ref().is_none_or(|hub| !hub.ended()));
         }
         let children = || sessions.0.values().filter(|s| s.hub.is_some()).count();
         let own = || sessions.0.values().filter(|s| s.caller == *caller).count();
-        if sessions.0.len() >= MOST_SESSIONS
-            || (sessions.0.len() >= MOST_OF_ONE && own() >= MOST_OF_ONE)
-            || (hub.is_some() && children() >= MOST_CHILDREN)
-        {
+        if sessions.0.len() >= most || (sessions.0.len() >= per_caller && own() >= per_caller) || (hub.is_some() && children() >= MOST_CHILDREN) {
             return false;
         }
         sessions.0.insert(id.to_owned(), Session { caller: caller.clone(), upstream: upstream.to_owned(), hub, client, used });
@@ -111,7 +102,7 @@ impl HttpFront {
     }
 }
 
-fn stateless(headers: &HeaderMap) -> bool {
+pub(super) fn stateless(headers: &HeaderMap) -> bool {
     headers.get(&VERSION).and_then(|v| v.to_str().ok()).is_some_and(|version| version >= STATELESS)
 }
 
@@ -119,7 +110,7 @@ fn session_id(headers: &HeaderMap) -> Option<&str> {
     headers.get(&SESSION).and_then(|v| v.to_str().ok())
 }
 
-fn fail(status: StatusCode, id: Option<&Id>, code: i32, message: &str) -> Response {
+pub(super) fn fail(status: StatusCode, id: Option<&Id>, code: i32, message: &str) -> Response {
     json(status, answer::error(id, code, message))
 }
 
@@ -149,82 +140,6 @@ pub(super) async fn post(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, 
     match &wrapped.reach {
         Reach::Http(upstream) => through(front, name, wrapped, caller, headers, &envelope, call, upstream).await,
         Reach::Child(_) => to_child(front, name, wrapped, caller, headers, &envelope, call).await,
-    }
-}
-
-/// Whether the headers that mirror the body say what it says (MCP 2026-07-28, Streamable HTTP).
-fn headers_agree(headers: &HeaderMap, envelope: &Envelope<'_>) -> Result<(), String> {
-    let Some(method) = envelope.method.as_deref() else { return Ok(()) };
-    let required = stateless(headers) && envelope.id().is_some();
-    mirrors(headers, "mcp-method", method, required)?;
-    let named = match method {
-        "tools/call" | "prompts/get" => Some("name"),
-        "resources/read" => Some("uri"),
-        "tasks/get" | "tasks/update" | "tasks/cancel" => Some("taskId"),
-        _ => None,
-    };
-    if !required && (named.is_none() || !headers.contains_key("mcp-name")) {
-        return Ok(());
-    }
-    let Some(said) = Mirrored::read(envelope) else { return Ok(()) };
-    if let (true, Some(version)) = (required, said.meta.as_ref().and_then(|meta| meta.version.as_ref())) {
-        mirrors(headers, VERSION.as_str(), version.as_str().unwrap_or_default(), true)?;
-    }
-    let name = match named {
-        Some("name") => said.name,
-        Some("uri") => said.uri,
-        Some(_) => said.task_id,
-        None => None,
-    };
-    match name.as_ref().and_then(serde_json::Value::as_str) {
-        Some(name) => mirrors(headers, "mcp-name", name, required),
-        None => Ok(()),
-    }
-}
-
-/// What a request over HTTP says in headers as well. Read loosely, only to compare: the strict reader decides later, and
-/// refuses what could be read in two ways.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Mirrored {
-    name: Option<serde_json::Value>,
-    uri: Option<serde_json::Value>,
-    task_id: Option<serde_json::Value>,
-    #[serde(rename = "_meta")]
-    meta: Option<MirroredMeta>,
-}
-
-#[derive(Deserialize)]
-struct MirroredMeta {
-    #[serde(rename = "io.modelcontextprotocol/protocolVersion")]
-    version: Option<serde_json::Value>,
-    #[serde(rename = "io.modelcontextprotocol/clientCapabilities")]
-    capabilities: Option<serde::de::IgnoredAny>,
-}
-
-impl Mirrored {
-    fn read(envelope: &Envelope<'_>) -> Option<Self> {
-        serde_json::from_str(envelope.params?.get()).ok()
-    }
-}
-
-/// What every request of the stateless era says of itself; a server without HTTP cannot answer with the status for it.
-fn lacks_meta(envelope: &Envelope<'_>) -> Option<&'static str> {
-    let meta = Mirrored::read(envelope).and_then(|said| said.meta);
-    let has = |there: fn(&MirroredMeta) -> bool| meta.as_ref().is_some_and(there);
-    if !has(|meta| meta.version.is_some()) {
-        return Some("io.modelcontextprotocol/protocolVersion");
-    }
-    (!has(|meta| meta.capabilities.is_some())).then_some("io.modelcontextprotocol/clientCapabilities")
-}
-
-fn mirrors(headers: &HeaderMap, name: &str, body: &str, required: bool) -> Result<(), String> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (None, _) if required => Err(format!("the header `{name}` is missing")),
-        (None, _) => Ok(()),
-        (Some(value), None) if value.to_str().is_ok_and(|v| mirrored_text(v).as_deref() == Some(body)) => Ok(()),
-        _ => Err(format!("the header `{name}` does not say what the body says")),
     }
 }
 
@@ -260,100 +175,14 @@ async fn through(
         return about_task(front, wrapped, caller, envelope, &task, Arc::new(upstream.clone())).await;
     }
     let body = envelope.rebuilt(envelope.id());
-    let client = if envelope.is("initialize") { client_name(envelope) } else { None };
     match upstream.forward(Method::POST, &forwarded, body.into()).await {
-        Ok(response) if response.status() == StatusCode::UNAUTHORIZED => not_signed_in(envelope.id()),
         Ok(response) if envelope.is("tools/list") && response.status().is_success() => list_through(front, name, &caller, response, envelope).await,
-        Ok(response) => pass(front, name, &caller, response, client),
+        Ok(response) => pass(front, name, &caller, response, Some(envelope)).await,
         Err(error) => unreachable_upstream(envelope.id(), &error),
     }
 }
 
-/// A list of tools on its way through, without those that agents are not to see. It goes on as it came where all are.
-async fn list_through(front: &HttpFront, name: &str, caller: &Caller, response: RawResponse, asked: &Envelope<'_>) -> Response {
-    let (id, from_start) = (asked.id(), from_start(asked));
-    let (head, mut body) = response.into_parts();
-    let is_stream = is_stream(&head.headers);
-    let mut whole = Vec::new();
-    let mut events = Events::default();
-    let mut out = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return unreachable_upstream(id, &InvokeError::Lost("the list broke off".into())) };
-        let chunk = frame.into_data().unwrap_or_default();
-        whole.extend_from_slice(&chunk);
-        if whole.len() > MAX_MESSAGE {
-            return unreachable_upstream(id, &InvokeError::Lost("the list is too long".into()));
-        }
-        if !is_stream {
-            continue;
-        }
-        events.push(&chunk);
-        let mut answered = false;
-        while let Some(event) = events.next_event() {
-            let message = data(&event).unwrap_or_default();
-            let (is_response, is_answer) = match Envelope::read(&message) {
-                Ok(said) => (said.method.is_none(), said.method.is_none() && said.id() == id),
-                // Pings and beginnings of streams hold nothing; what else cannot be read could be read by a client.
-                Err(_) if !event.contains(&b'{') => (false, false),
-                Err(error) => {
-                    tracing::warn!(%error, "the server sent an event that is no json-rpc message; it was dropped");
-                    continue;
-                }
-            };
-            // Any response: some clients take one for theirs whose id is of another type.
-            let offered = if is_response { front.gateway.offered(name, &message, from_start && is_answer).await } else { None };
-            match offered {
-                Some(offered) => out.extend_from_slice(&crate::adapters::upstream::event(offered.as_bytes())),
-                None => out.extend_from_slice(&event),
-            }
-            answered |= is_answer;
-        }
-        if answered {
-            break;
-        }
-    }
-    if !is_stream && Envelope::read(&whole).is_err() {
-        return unreachable_upstream(id, &InvokeError::Lost("what it answered is no json-rpc message".into()));
-    }
-    let text = if is_stream { out } else { front.gateway.offered(name, &whole, from_start).await.map_or(whole, String::into_bytes) };
-    let text = http_body_util::Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
-    pass(front, name, caller, RawResponse::from_parts(head, text), None)
-}
-
-fn unreachable_upstream(id: Option<&Id>, error: &InvokeError) -> Response {
-    tracing::warn!(%error, "the server could not be reached");
-    fail(StatusCode::BAD_GATEWAY, id, -31005, "the server behind this gateway could not be reached")
-}
-
-/// The server's challenge is for us: a client must not be sent to the server's own authorization server.
-fn not_signed_in(id: Option<&Id>) -> Response {
-    let text = "the server behind this gateway takes nobody without a sign-in: its operator must sign the gateway in";
-    fail(StatusCode::BAD_GATEWAY, id, -31007, text)
-}
-
-/// A server's response as it comes, with the headers that are the protocol's.
-fn pass(front: &HttpFront, name: &str, caller: &Caller, response: RawResponse, client: Option<String>) -> Response {
-    let (head, body) = response.into_parts();
-    if head.status == StatusCode::UNAUTHORIZED {
-        return not_signed_in(None);
-    }
-    if let Some(id) = head.headers.get(&SESSION).and_then(|v| v.to_str().ok())
-        && front.session(id, name, caller).is_none()
-        && !front.remember(id, name, caller, None, client)
-    {
-        return full();
-    }
-    let mut out = Response::new(Body::new(body));
-    *out.status_mut() = head.status;
-    for name in [CONTENT_TYPE, CACHE_CONTROL, SESSION, VERSION, RETRY_AFTER, HeaderName::from_static("x-accel-buffering")] {
-        if let Some(value) = head.headers.get(&name) {
-            out.headers_mut().insert(name, value.clone());
-        }
-    }
-    out
-}
-
-fn full() -> Response {
+pub(super) fn full() -> Response {
     fail(StatusCode::SERVICE_UNAVAILABLE, None, -31006, "this gateway has as many sessions as it takes: try again later")
 }
 
@@ -418,18 +247,22 @@ impl Work<'_> {
             say,
         };
         let (route, hub, id) = (front.clone(), self.hub, self.id);
-        let work = async move {
-            route.gateway.call(attempt).await;
+        let over = Over::new(move || {
             if sessions {
                 route.state.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             }
             if let Some(hub) = hub {
                 hub.close(&id);
             }
+        });
+        let (route, ended) = (front.clone(), over.clone());
+        let work = async move {
+            route.gateway.call(attempt).await;
+            ended.run();
         };
         let work = Some(Detaching::new(work, &front.tasks));
         let guard = (!sessions).then(|| gone.drop_guard());
-        CallStream { work, hear, aside: self.aside, speaker: self.speaker, priming, maps_status, guard }.respond().await
+        CallStream { work, hear, aside: self.aside, speaker: self.speaker, priming, maps_status, over, guard }.respond().await
     }
 }
 
@@ -615,7 +448,7 @@ pub(super) async fn get(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, c
     match (&wrapped.reach, session) {
         (_, Some(None)) => no_session(None),
         (Reach::Http(upstream), _) => match upstream.forward(Method::GET, &HttpUpstream::forwarded(headers.iter()), Bytes::new()).await {
-            Ok(response) => pass(front, name, caller, response, None),
+            Ok(response) => pass(front, name, caller, response, None).await,
             Err(error) => unreachable_upstream(None, &error),
         },
         (Reach::Child(_), Some(Some(Some(hub)))) => messages(hub.listen(), None, Closing(None)),
@@ -630,7 +463,7 @@ pub(super) async fn delete(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped
     front.forget(id);
     match (&wrapped.reach, hub) {
         (Reach::Http(upstream), _) => match upstream.forward(Method::DELETE, &HttpUpstream::forwarded(headers.iter()), Bytes::new()).await {
-            Ok(response) => pass(front, name, caller, response, None),
+            Ok(response) => pass(front, name, caller, response, None).await,
             Err(error) => unreachable_upstream(None, &error),
         },
         (Reach::Child(_), Some(hub)) => {

@@ -1,6 +1,7 @@
 //! Responses: one message as JSON, or many as server-sent events.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -47,8 +48,27 @@ pub(super) struct CallStream {
     pub priming: Option<Bytes>,
     /// Whether the status is told from the answer, because the server knows none.
     pub maps_status: bool,
+    /// Makes the call's id free again, once its answer goes out.
+    pub over: Over,
     /// In the stateless era closing the stream cancels the call: dropping this does.
     pub guard: Option<DropGuard>,
+}
+
+/// What is done once, by whoever comes to it first: the answer on its way, or the end of the work behind it.
+#[derive(Clone)]
+pub(super) struct Over(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+
+impl Over {
+    pub(super) fn new(end: impl FnOnce() + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(end)))))
+    }
+
+    pub(super) fn run(&self) {
+        let end = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(end) = end {
+            end();
+        }
+    }
 }
 
 /// Work that a request does itself, with no other task to wake, and that goes on by itself when the request is over or
@@ -152,6 +172,7 @@ impl CallStream {
 
     /// The call is over: its end is no cancellation.
     fn finish(&mut self) {
+        self.over.run();
         if let Some(guard) = self.guard.take() {
             guard.disarm();
         }
