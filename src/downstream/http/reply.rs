@@ -56,18 +56,16 @@ pub(super) struct CallStream {
 
 /// What is done once, by whoever comes to it first: the answer on its way, or the end of the work behind it.
 #[derive(Clone)]
-pub(super) struct Over(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+pub(super) struct Over(Arc<Mutex<Closing>>);
 
 impl Over {
     pub(super) fn new(end: impl FnOnce() + Send + 'static) -> Self {
-        Self(Arc::new(Mutex::new(Some(Box::new(end)))))
+        Self(Arc::new(Mutex::new(Closing(Some(Box::new(end))))))
     }
 
     pub(super) fn run(&self) {
-        let end = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(end) = end {
-            end();
-        }
+        let end = self.0.lock().unwrap_or_else(PoisonError::into_inner).0.take();
+        drop(Closing(end));
     }
 }
 
