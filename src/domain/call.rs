@@ -148,6 +148,15 @@ const PROTOCOL_META: [&str; 9] = [
     "tracestate",
 ];
 
+/// `_meta` keys of clients that name one message among others: the same call made again has another. Only a plain id is
+/// taken for that; anything else is a part of the call.
+const CLIENT_META: [&str; 1] = ["claudecode/toolUseId"];
+
+fn is_plain_id(value: &Value) -> bool {
+    let plain = |text: &str| (1..=100).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    value.as_str().is_some_and(plain)
+}
+
 /// A name without its case, by Unicode's simple rules (`ſ` is `s`, the Kelvin sign is `k`).
 pub fn folded(name: &str) -> String {
     name.to_uppercase().to_lowercase()
@@ -242,6 +251,13 @@ impl ToolCall {
         let mut protocol_meta = Object::default();
         for key in PROTOCOL_META {
             if let Some(value) = meta.remove(key) {
+                protocol_meta.insert(key, value);
+            }
+        }
+        for key in CLIENT_META {
+            if meta.get(key).is_some_and(is_plain_id)
+                && let Some(value) = meta.remove(key)
+            {
                 protocol_meta.insert(key, value);
             }
         }
@@ -409,6 +425,10 @@ mod tests {
     fn the_digest_covers_every_field_and_no_attempt() {
         let base = parse(r#"{"name":"t","arguments":{"a":1}}"#).unwrap();
         let of = |call: &ToolCall| CallDigest::of(call, &caller("c"), &binding(), None);
+        let made = |id: &str| parse(&format!(r#"{{"name":"t","_meta":{{"claudecode/toolUseId":{id}}}}}"#)).unwrap();
+        assert_eq!(made(r#""toolu_01""#).extras, made(r#""toolu_02""#).extras, "the same call made again");
+        assert_eq!(made(r#""toolu_01""#).forwarded(), r#"{"_meta":{"claudecode/toolUseId":"toolu_01"},"name":"t"}"#);
+        assert_ne!(made(r#""delete it""#).extras, made(r#""toolu_01""#).extras);
         let again = parse(r#"{"arguments":{"a":1e0},"name":"t","_meta":{"progressToken":3}}"#).unwrap();
         assert_eq!(of(&base), of(&again));
         for other in [

@@ -157,3 +157,37 @@ async fn the_typescript_client_of_the_stateless_era_waits_longer_than_one_reques
 async fn the_python_client_waits_longer_than_one_request() {
     rounds(python("rounds.py")).await;
 }
+
+/// The official clients as they are, with the gateway as it is: a call that waits for longer than the minute after which
+/// the SDKs give up by themselves. By rounds, or because progress messages keep it waiting.
+#[tokio::test]
+async fn a_call_is_held_for_longer_than_a_minute() {
+    let modern = modern_node("rounds.mjs").map(|(node, script)| {
+        let mut command = Command::new(node);
+        command.arg(script);
+        command
+    });
+    let clients = [python("rounds.py"), modern, node("long.mjs")];
+    let hold = "budget = \"50s\"\nbudget-with-progress = \"210s\"\nprogress-every = \"10s\"\nrounds = 9\n".into();
+    let world = World::with(Settings { hold, ..Settings::default() }).await;
+    let mut held = Vec::new();
+    for (number, command) in clients.into_iter().enumerate() {
+        let Some(mut command) = command else { return };
+        let cents = 8000 + u32::try_from(number).unwrap();
+        command.env("URL", world.mcp()).env("ARGUMENTS", crate::support::refund(cents).to_string());
+        held.push(tokio::task::spawn_blocking(move || command.output().unwrap()));
+    }
+    let waiting = world.some_waiting(3).await;
+    tokio::time::sleep(std::time::Duration::from_secs(63)).await;
+    assert_eq!(world.waiting().len(), 3, "asked once each");
+    waiting.iter().for_each(|waiting| world.approve(waiting));
+    for client in held {
+        let output = client.await.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said: serde_json::Value =
+            serde_json::from_str(said.trim()).unwrap_or_else(|_| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)));
+        assert!(said["error"] == false && said["took"].as_u64().unwrap() > 60_000, "{said}");
+    }
+    assert_eq!(world.received_of("refund_payment").await, 3);
+    world.check().await;
+}
