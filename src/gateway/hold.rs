@@ -46,15 +46,16 @@ impl Gateway {
     pub(super) async fn hold(&self, attempt: &Attempt, case: Case, quorum: u8) -> Result<(), RouteError> {
         // Before the approval is looked up, so that no change after that is missed.
         let mut changes = self.store.changes();
-        let held = match self.attach(attempt, &case, quorum, &mut changes).await? {
+        let held = match Box::pin(self.attach(attempt, &case, quorum, &mut changes)).await? {
             Ok(held) => held,
             Err(refusal) => {
                 self.say(attempt, Said::Refused(refusal)).await;
                 return Ok(());
             }
         };
+        drop(case);
         if attempt.takes_tasks() && !matches!(held.approval, Approval::Settled(_)) {
-            return self.as_task(attempt, held, changes).await;
+            return Box::pin(self.as_task(attempt, held, changes)).await;
         }
         let budget = self.settings.patience.of(attempt.client_name());
         let has_token = attempt.call.protocol_meta.get("progressToken").is_some();
@@ -91,7 +92,8 @@ impl Gateway {
                     if attempt.is_gone() {
                         return Ok(());
                     }
-                    if self.redeem(attempt, stage.clone(), held.version).await? {
+                    // On the heap, and only now: ten thousand calls that wait must not each have room for what comes after.
+                    if Box::pin(self.redeem(attempt, stage.clone(), held.version)).await? {
                         return Ok(());
                     }
                 }

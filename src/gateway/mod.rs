@@ -418,7 +418,7 @@ impl Gateway {
                 let receipt = self.store.commit(Change { entry, effects, synced }).await?;
                 drop(turn);
                 let permit = Permit::new(Grant::Allowed(allowed), receipt)?;
-                self.run_allowed(attempt, &case, permit, subject).await?;
+                Box::pin(self.run_allowed(attempt, &case, permit, subject)).await?;
             }
             Decision::Approve { quorum } => {
                 drop(turn);
@@ -498,8 +498,8 @@ impl Gateway {
     /// What the record says of a call, beside what `more` adds.
     fn described(&self, attempt: &Attempt, case: &Case, more: serde_json::Value) -> String {
         const MOST: usize = 16 << 10;
-        let masked = canonical(&case.policy.show.masked(&attempt.call.arguments));
-        let shown = masked.len() <= MOST && !self.carries_secret(case);
+        let short = !attempt.call.arguments.is_longer_than(MOST) && !self.carries_secret(case);
+        let masked = short.then(|| canonical(&case.policy.show.masked(&attempt.call.arguments))).filter(|masked| masked.len() <= MOST);
         let assessment = &case.judged.assessment;
         let (stated_prompt, prompt_digest) = self.stated_prompt(&attempt.call, &case.policy.show);
         let described = Described {
@@ -507,7 +507,7 @@ impl Gateway {
             server: &attempt.server.name,
             tool: &attempt.call.tool,
             method: (attempt.call.method != Method::CallTool).then(|| attempt.call.method.name()),
-            arguments: if shown { RawValue::from_string(masked).ok() } else { None },
+            arguments: masked.and_then(|masked| RawValue::from_string(masked).ok()),
             arguments_digest: attempt.call.arguments_digest(),
             score: assessment.score,
             band: assessment.band,

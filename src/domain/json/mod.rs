@@ -86,6 +86,19 @@ impl Object {
 }
 
 impl Value {
+    /// Whether its texts alone are longer than `most` bytes: then so is any way of writing it.
+    pub fn is_longer_than(&self, most: usize) -> bool {
+        fn left(value: &Value, most: usize) -> Option<usize> {
+            match value {
+                Value::String(text) => most.checked_sub(text.len()),
+                Value::Array(items) => items.iter().try_fold(most, |most, item| left(item, most)),
+                Value::Object(object) => object.iter().try_fold(most, |most, (name, member)| left(member, most.checked_sub(name.len())?)),
+                _ => Some(most),
+            }
+        }
+        left(self, most).is_none()
+    }
+
     /// The text of a string value.
     pub fn as_str(&self) -> Option<&str> {
         match self {
