@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use super::replay::{Replay, Replays};
 use super::speak::retokened;
 use crate::adapters::upstream::{Child, ChildSettings, Envelope, Id};
 
@@ -28,6 +29,7 @@ pub(super) struct Hub {
     remaps: bool,
     next: AtomicI64,
     streams: Mutex<Streams>,
+    replays: Replays,
 }
 
 #[derive(Default)]
@@ -73,7 +75,7 @@ impl Hub {
     pub(super) fn start(settings: Arc<ChildSettings>, remaps: bool, tasks: &TaskTracker) -> std::io::Result<Arc<Self>> {
         let (events, mut said) = mpsc::channel(256);
         let child = Child::start(settings, events, tasks)?;
-        let hub = Arc::new(Self { child, remaps, next: AtomicI64::new(1), streams: Mutex::default() });
+        let hub = Arc::new(Self { child, remaps, next: AtomicI64::new(1), streams: Mutex::default(), replays: Replays::default() });
         let weak = Arc::downgrade(&hub);
         tasks.spawn(async move {
             while let Some(message) = said.recv().await {
@@ -146,6 +148,16 @@ impl Hub {
     /// The beginning of a legacy stream: an event with an id, from which a client that lost it resumes (MCP 2025-11-25).
     pub(super) fn priming(&self) -> Bytes {
         format!("id: {}\nretry: 1000\ndata: \n\n", self.next.fetch_add(1, Ordering::Relaxed)).into()
+    }
+
+    /// The stream of a call, which its client can resume.
+    pub(super) fn replay(&self) -> Arc<Replay> {
+        self.replays.open(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The stream that the event `last` is of, and how many of its events were seen.
+    pub(super) fn resumed(&self, last: &str) -> Option<(Arc<Replay>, u64)> {
+        self.replays.find(last)
     }
 
     /// Where a message of the server goes, in that client's terms.

@@ -10,6 +10,7 @@ pub mod http;
 pub mod identity;
 mod judged;
 pub mod pipes;
+mod replay;
 mod speak;
 pub mod stdio;
 mod tasks;

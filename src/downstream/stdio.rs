@@ -280,6 +280,7 @@ impl Front {
                 client,
                 round: 0,
                 session: None,
+                away: Arc::default(),
                 gone,
                 say,
             };

@@ -79,7 +79,20 @@ impl Asking<'_> {
         // What is said goes nowhere; the task's answer is kept.
         let (say, _) = tokio::sync::mpsc::channel(1);
         let (upstream, caller, server) = (self.upstream, self.caller, self.server.clone());
-        let attempt = Attempt { server, upstream, caller, call, id, headers: None, client: None, round: 0, session: None, gone: self.gone, say };
+        let attempt = Attempt {
+            server,
+            upstream,
+            caller,
+            call,
+            id,
+            headers: None,
+            client: None,
+            round: 0,
+            session: None,
+            away: Arc::default(),
+            gone: self.gone,
+            say,
+        };
         let (gateway, task) = (self.gateway.clone(), task.to_owned());
         self.tasks.spawn(async move { gateway.resume(&task, attempt).await });
     }

@@ -22,6 +22,9 @@ use crate::system::random_hex;
 /// How long a repeated call waits to see whether an answer is being taken right now.
 const DELIVERY: Duration = Duration::from_millis(200);
 
+/// How often an approved call looks whether its client has come back.
+const RETURN: Duration = Duration::from_millis(200);
+
 /// How long a request is held whose client sends it again by itself: shorter than the 60 s after which the official SDKs
 /// give up.
 const LEG: Duration = Duration::from_secs(50);
@@ -91,6 +94,11 @@ impl Gateway {
                 Approval::Approved(stage) => {
                     if attempt.is_gone() {
                         return Ok(());
+                    }
+                    if attempt.is_away() {
+                        tokio::time::sleep(RETURN).await;
+                        held = self.store.approval(&id).await?.ok_or_else(|| StoreError::Corrupt(format!("approval {id} is gone")))?;
+                        continue;
                     }
                     // On the heap, and only now: ten thousand calls that wait must not each have room for what comes after.
                     if Box::pin(self.redeem(attempt, stage.clone(), held.version)).await? {

@@ -20,6 +20,7 @@ mod trails;
 mod trial;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -163,6 +164,8 @@ pub struct Attempt {
     pub round: u8,
     /// The client's session, where its hook told of this call.
     pub session: Option<String>,
+    /// Set while the client's connection is lost and may be resumed: what waits does not run then.
+    pub away: Arc<AtomicBool>,
     /// The client gave the call up: cancelled it, closed a stream whose closing means that, or ended.
     pub gone: CancellationToken,
     /// Where what there is to say goes. Closed when the client's connection is lost, which in the eras with sessions is
@@ -579,6 +582,11 @@ fn stated(text: Option<&str>) -> Option<String> {
 }
 
 impl Attempt {
+    /// Whether nobody hears the answer now; somebody may come back for it.
+    fn is_away(&self) -> bool {
+        self.away.load(Ordering::Acquire)
+    }
+
     /// Whether nobody waits for the answer any more.
     fn is_gone(&self) -> bool {
         self.gone.is_cancelled() || self.say.is_closed()

@@ -80,7 +80,7 @@ impl Gateway {
             Ok(minted) => minted,
             Err(why) => return self.put_back(attempt, held, Some(why)).await,
         };
-        if attempt.is_gone() {
+        if attempt.is_gone() || attempt.is_away() {
             self.revoke_minted(minted.as_ref()).await;
             return self.put_back(attempt, held, None).await;
         }

@@ -87,6 +87,7 @@ impl Attempt {
             client: self.client.clone(),
             round: 0,
             session: self.session.clone(),
+            away: self.away.clone(),
             gone: self.gone.clone(),
             say,
         };

@@ -191,3 +191,23 @@ async fn a_call_is_held_for_longer_than_a_minute() {
     assert_eq!(world.received_of("refund_payment").await, 3);
     world.check().await;
 }
+
+/// The connection breaks while a call waits: the SDK comes back for the rest by itself, nothing runs meanwhile, and it
+/// runs once.
+#[tokio::test]
+async fn the_typescript_client_resumes_the_stream_of_a_held_call() {
+    let Some(mut command) = node("resume.mjs") else { return };
+    let world = World::with(Settings { child: true, ..Settings::default() }).await;
+    command.env("URL", world.mcp()).env("ARGUMENTS", crate::support::refund(8000).to_string());
+    let client = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let waiting = world.one_waiting().await;
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    world.approve(&waiting);
+    let output = client.await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said: serde_json::Value = serde_json::from_str(said.trim()).unwrap_or_else(|_| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)));
+    assert!(said["cut"] == 1 && said["resumed"][0].as_str().is_some_and(|id| id.contains('-')), "{said}");
+    assert!(said["error"] == false && said["text"].as_str().unwrap().contains("80.00"), "{said}");
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    world.check().await;
+}

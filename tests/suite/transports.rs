@@ -436,3 +436,51 @@ async fn a_held_call_on_a_pipe_runs_at_a_server_over_http() {
     assert!(done["result"]["content"][0]["text"].is_string(), "{done}");
     assert_eq!(world.received_of("close_account").await, 1);
 }
+
+/// A client that lost its stream: what was approved meanwhile waits for it, and is heard from the very event on.
+#[tokio::test]
+async fn a_lost_stream_is_resumed_and_nothing_runs_for_nobody() {
+    let world = World::with(Settings { child: true, ..Settings::default() }).await;
+    let session = Session::open(&world.mcp()).await;
+    let params = json!({"name": "refund_payment", "arguments": refund(8000), "_meta": {"progressToken": 1}});
+    let body = json!({"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": params}).to_string();
+    let request = |method| {
+        let request = session.client.http.request(method, world.mcp()).header("accept", "application/json, text/event-stream");
+        request
+            .header("content-type", "application/json")
+            .header("mcp-session-id", session.id.as_ref().unwrap())
+            .header("mcp-protocol-version", "2025-11-25")
+    };
+    let response = request(reqwest::Method::POST).body(body).send().await.unwrap();
+    let mut stream = response;
+    let mut heard = String::new();
+    while heard.matches("id: ").count() < 2 {
+        heard += std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap();
+    }
+    let ids: Vec<String> = heard.lines().filter_map(|line| line.strip_prefix("id: ")).map(str::to_owned).collect();
+    assert!(heard.starts_with("id: ") && heard.contains("notifications/progress"), "{heard}");
+    drop(stream);
+    // The connection is closed by this very runtime, which the next line keeps busy.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.approve(&world.one_waiting().await);
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(world.received_of("refund_payment").await, 0, "nobody hears it");
+    let resume = |last: &str| request(reqwest::Method::GET).header("last-event-id", last).send();
+    let rest = resume(&ids[1]).await.unwrap().text().await.unwrap();
+    assert!(rest.contains("80.00 EUR") && !rest.contains(&format!("id: {}\n", ids[1])), "{rest}");
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    // Again, from the start: the same events, and nothing runs.
+    let all = resume(&ids[0]).await.unwrap().text().await.unwrap();
+    assert!(all.contains("80.00 EUR") && all.contains(&format!("id: {}\n", ids[1])), "{all}");
+    // Another session has no way to it.
+    let other = Session::open(&world.mcp()).await;
+    let stranger = session.client.http.get(world.mcp()).header("accept", "text/event-stream").header("mcp-session-id", other.id.as_ref().unwrap());
+    let stranger = stranger.header("mcp-protocol-version", "2025-11-25").header("last-event-id", &ids[0]).timeout(Duration::from_secs(2)).send();
+    let heard = match stranger.await {
+        Ok(response) => response.text().await.unwrap_or_default(),
+        Err(_) => String::new(),
+    };
+    assert!(!heard.contains("80.00"), "{heard}");
+    assert_eq!(world.received_of("refund_payment").await, 1);
+    world.check().await;
+}

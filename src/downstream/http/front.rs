@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::mirrored::{headers_agree, lacks_meta};
-use super::reply::{CallStream, Closing, Detaching, Over, json, messages, status_of};
+use super::reply::{CallStream, Closing, Detaching, Over, json, messages, replayed, status_of};
 use super::through::{list_through, pass, unreachable_upstream};
 use super::{HttpFront, Most, Reach, Wrapped, plain};
 use crate::adapters::upstream::{Envelope, HttpUpstream, Id, STATELESS, Upstream, event};
@@ -230,7 +230,8 @@ impl Work<'_> {
             }
             running.insert(key.clone(), gone.clone());
         }
-        let priming = self.hub.as_ref().filter(|_| takes_streams(self.headers)).map(|hub| priming(hub, self.headers));
+        let replay = self.hub.as_ref().filter(|_| takes_streams(self.headers) && resumes(self.headers)).map(|hub| hub.replay());
+        let as_stream = self.hub.is_some() && takes_streams(self.headers);
         let maps_status = self.hub.is_some() && !sessions;
         let (say, hear) = mpsc::channel(16);
         let attempt = Attempt {
@@ -243,6 +244,7 @@ impl Work<'_> {
             client: front.client(self.headers),
             round: 0,
             session: None,
+            away: replay.as_ref().map(|replay| replay.away()).unwrap_or_default(),
             gone: gone.clone(),
             say,
         };
@@ -262,7 +264,8 @@ impl Work<'_> {
         };
         let work = Some(Detaching::new(work, &front.tasks));
         let guard = (!sessions).then(|| gone.drop_guard());
-        CallStream { work, hear, aside: self.aside, speaker: self.speaker, priming, maps_status, over, guard }.respond().await
+        let replay = replay.map(|replay| (replay, front.tasks.clone()));
+        CallStream { work, hear, aside: self.aside, speaker: self.speaker, as_stream, replay, maps_status, over, guard }.respond().await
     }
 }
 
@@ -438,8 +441,11 @@ fn takes_streams(headers: &HeaderMap) -> bool {
 
 /// How the stream of a client begins: in the last revision with sessions, so that it can be resumed.
 fn priming(hub: &Hub, headers: &HeaderMap) -> Bytes {
-    let resumes = headers.get(&VERSION).and_then(|v| v.to_str().ok()).is_some_and(|version| (RESUMING..STATELESS).contains(&version));
-    if resumes { hub.priming() } else { Bytes::new() }
+    if resumes(headers) { hub.priming() } else { Bytes::new() }
+}
+
+fn resumes(headers: &HeaderMap) -> bool {
+    headers.get(&VERSION).and_then(|v| v.to_str().ok()).is_some_and(|version| (RESUMING..STATELESS).contains(&version))
 }
 
 /// A stream of what belongs to no request.
@@ -451,7 +457,13 @@ pub(super) async fn get(front: &Arc<HttpFront>, name: &str, wrapped: &Wrapped, c
             Ok(response) => pass(front, name, caller, response, None).await,
             Err(error) => unreachable_upstream(None, &error),
         },
-        (Reach::Child(_), Some(Some(Some(hub)))) => messages(hub.listen(), None, Closing(None)),
+        (Reach::Child(_), Some(Some(Some(hub)))) => {
+            let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+            match last.and_then(|last| hub.resumed(last)) {
+                Some((replay, seen)) => replayed(replay, seen),
+                None => messages(hub.listen(), None, Closing(None)),
+            }
+        }
         (Reach::Child(_), _) => plain(StatusCode::METHOD_NOT_ALLOWED, "there is no stream without a session\n"),
     }
 }

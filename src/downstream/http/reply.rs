@@ -1,6 +1,7 @@
 //! Responses: one message as JSON, or many as server-sent events.
 
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
@@ -18,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Frames;
 use crate::adapters::upstream::{Envelope, event};
+use crate::downstream::replay::{GRACE, Replay};
 use crate::downstream::speak::{Message, Speaker};
 use crate::gateway::Said;
 
@@ -44,8 +46,10 @@ pub(super) struct CallStream {
     pub hear: mpsc::Receiver<Said>,
     pub aside: Option<mpsc::Receiver<Bytes>>,
     pub speaker: Speaker,
-    /// How its stream begins, where it must be one.
-    pub priming: Option<Bytes>,
+    /// Whether even an answer at once comes as a stream.
+    pub as_stream: bool,
+    /// Where its events are kept, where the client can resume it.
+    pub replay: Option<(Arc<Replay>, TaskTracker)>,
     /// Whether the status is told from the answer, because the server knows none.
     pub maps_status: bool,
     /// Makes the call's id free again, once its answer goes out.
@@ -153,7 +157,7 @@ impl CallStream {
             Ok(Some(message)) if message.last && message.event.is_none() => {
                 let mapped = || if self.maps_status { status_of(&message.body) } else { StatusCode::OK };
                 let status = message.status.and_then(|s| StatusCode::from_u16(s).ok()).unwrap_or_else(mapped);
-                if status == StatusCode::OK && self.priming.is_some() {
+                if status == StatusCode::OK && self.as_stream {
                     return self.stream(message.as_event(), true);
                 }
                 self.finish();
@@ -177,10 +181,9 @@ impl CallStream {
     }
 
     fn stream(mut self, first: Bytes, over: bool) -> Response {
-        let first = match self.priming.take() {
-            Some(priming) => [priming, first].concat().into(),
-            None => first,
-        };
+        if let Some((replay, tasks)) = self.replay.take() {
+            return self.kept(replay, &tasks, &first, over);
+        }
         let state = (self, Some(first), over);
         let body = stream::unfold(state, |(mut call, first, over)| async move {
             if let Some(first) = first {
@@ -206,6 +209,68 @@ impl CallStream {
         });
         event_stream(Body::from_stream(body))
     }
+}
+
+impl CallStream {
+    /// A stream whose events are kept for a client that loses it: it goes on by itself.
+    fn kept(mut self, replay: Arc<Replay>, tasks: &TaskTracker, first: &[u8], over: bool) -> Response {
+        if !first.starts_with(b":") {
+            replay.push(first);
+        }
+        let response = replayed(replay.clone(), 0);
+        if over {
+            self.finish();
+            replay.end();
+        } else {
+            tasks.spawn(self.pump(replay));
+        }
+        response
+    }
+
+    /// Keeps what is said until the call is over, or its client has been away for too long.
+    async fn pump(mut self, replay: Arc<Replay>) {
+        let away = replay.away();
+        loop {
+            if away.load(Ordering::Acquire) {
+                // The work goes on; what it has to say last waits for somebody to hear it, or is kept as for one that has gone.
+                let deadline = tokio::time::sleep(GRACE);
+                let work = async {
+                    if let Some(work) = &mut self.work {
+                        work.await;
+                    }
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    () = work => {}
+                    () = replay.until(false) => {}
+                    () = deadline => break,
+                }
+                continue;
+            }
+            tokio::select! {
+                message = self.next() => match message {
+                    Some(message) => {
+                        let last = message.last;
+                        if last {
+                            self.finish();
+                        }
+                        replay.push(&message.as_event());
+                        if last {
+                            break;
+                        }
+                    }
+                    None => break,
+                },
+                () = replay.until(true) => {}
+            }
+        }
+        replay.end();
+    }
+}
+
+/// The events of a call behind the first `seen`.
+pub(super) fn replayed(replay: Arc<Replay>, seen: u64) -> Response {
+    event_stream(Body::from_stream(replay.read(seen, KEEP_ALIVE).map(Frames::Ok)))
 }
 
 /// The status of an answer of a server without any (MCP 2026-07-28, Streamable HTTP).
