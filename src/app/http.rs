@@ -1,23 +1,32 @@
 //! One router for everything on the port: MCP, the inbox, keys and introspection, health.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::tls::TlsListener;
 use crate::adapters::channel::pages;
 use crate::downstream::http::{Connection, HttpFront, only_our_hosts, routes};
 use crate::gateway::Gateway;
 use crate::system::{serve_as, threads};
+
+/// How long connections that are at something may take to end.
+const LAST: Duration = Duration::from_secs(3);
 
 /// Serves on as many threads as there are cores, each with what it needs to serve a connection without waking another:
 /// a call costs less than the hand-overs between threads would. They end with `over`, when what was begun has ended.
@@ -72,24 +81,32 @@ pub(super) async fn serve(door: Door) -> std::io::Result<()> {
         routes(front.clone()).merge(pages::routes(gateway, secure)).merge(health).merge(hooks).layer(from_fn_with_state(front, only_our_hosts));
     // Without this small messages wait for acknowledgements of the ones before: 40 ms each.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    let stopped = {
-        let stop = stop.clone();
-        async move { stop.cancelled().await }
-    };
-    let server = async {
-        match tls {
-            None => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
-            Some(acceptor) => {
-                let listener = TlsListener::new(listener, acceptor);
-                axum::serve(listener, router.into_make_service_with_connect_info::<Connection>()).with_graceful_shutdown(stopped).await
-            }
-        }
-    };
-    tokio::select! {
-        end = server => end,
-        // Streams that clients keep open must not keep the program from ending.
-        () = async { stop.cancelled().await; tokio::time::sleep(std::time::Duration::from_secs(3)).await } => Ok(()),
+    match tls {
+        None => accept(listener, router, |_| None, stop).await,
+        Some(acceptor) => accept(TlsListener::new(listener, acceptor), router, Some, stop).await,
     }
+    Ok(())
+}
+
+/// Takes connections until `stop`, and waits for those that are at something. HTTP/1.1 alone: a connection that idles or
+/// waits needs a third of the memory of one that could become another protocol.
+async fn accept<L: Listener>(mut listener: L, router: Router, known: impl Fn(L::Addr) -> Option<Connection>, stop: CancellationToken) {
+    let (graceful, connections) = (GracefulShutdown::new(), TaskTracker::new());
+    loop {
+        let (stream, from) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        let router = match known(from) {
+            Some(connection) => router.clone().layer(Extension(ConnectInfo(connection))),
+            None => router.clone(),
+        };
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        // A connection that breaks is its client's affair.
+        connections.spawn(graceful.watch(connection));
+    }
+    // Streams that clients keep open must not keep the program from ending.
+    drop(tokio::time::timeout(LAST, graceful.shutdown()).await);
 }
 
 /// Whether calls can be taken: the store answers. What is wrong with a channel is said and is no reason to send calls

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::Listener;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -95,12 +94,6 @@ impl<L: Listener<Io = TcpStream, Addr = SocketAddr>> Listener for TlsListener<L>
 
     fn local_addr(&self) -> std::io::Result<Self::Addr> {
         Ok(Connection::default())
-    }
-}
-
-impl<L: Listener<Io = TcpStream, Addr = SocketAddr>> Connected<IncomingStream<'_, TlsListener<L>>> for Connection {
-    fn connect_info(stream: IncomingStream<'_, TlsListener<L>>) -> Self {
-        stream.remote_addr().clone()
     }
 }
 

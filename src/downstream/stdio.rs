@@ -288,7 +288,7 @@ impl Front {
             let told = async {
                 let mut answered = false;
                 while let Some(said) = hear.recv().await {
-                    if let Some(message) = speaker.message(said) {
+                    if let Some(message) = speaker.message(*said) {
                         // Whoever reads the answer may use its id again at once.
                         if message.last && !std::mem::replace(&mut answered, true) {
                             free();

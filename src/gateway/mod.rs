@@ -170,7 +170,7 @@ pub struct Attempt {
     pub gone: CancellationToken,
     /// Where what there is to say goes. Closed when the client's connection is lost, which in the eras with sessions is
     /// no cancellation: a call that runs goes on, one that waits does not run.
-    pub say: mpsc::Sender<Said>,
+    pub say: mpsc::Sender<Box<Said>>,
 }
 
 /// What there is to say to the client, for `downstream` to put in words.
@@ -554,14 +554,14 @@ impl Gateway {
     /// Says something to the client.
     async fn say(&self, attempt: &Attempt, said: Said) {
         if !attempt.gone.is_cancelled() {
-            drop(attempt.say.send(said).await);
+            drop(attempt.say.send(Box::new(said)).await);
         }
     }
 
     /// Says the last thing there is to say; answers whether the client's side took it.
     async fn deliver(&self, attempt: &Attempt, said: Said) -> bool {
         let (taken, was_taken) = oneshot::channel();
-        !attempt.gone.is_cancelled() && attempt.say.send(Said::Final(Box::new(said), taken)).await.is_ok() && was_taken.await.is_ok()
+        !attempt.gone.is_cancelled() && attempt.say.send(Box::new(Said::Final(Box::new(said), taken))).await.is_ok() && was_taken.await.is_ok()
     }
 
     fn waiting(&self, approval: &Approval) -> Waiting {

@@ -67,7 +67,7 @@ impl Attempt {
 
     /// The same call for the task itself: nobody hears what is said of it, and the server is told of no ability to follow
     /// tasks or to answer questions, for nobody would be there to do so.
-    fn for_task(&self) -> (Self, mpsc::Receiver<Said>) {
+    fn for_task(&self) -> (Self, mpsc::Receiver<Box<Said>>) {
         let (say, hear) = mpsc::channel(16);
         let mut call = self.call.clone();
         call.protocol_meta.remove("progressToken");

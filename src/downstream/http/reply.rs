@@ -43,7 +43,7 @@ fn event_stream(body: Body) -> Response {
 pub(super) struct CallStream {
     /// The route of the call, as far as it still goes.
     pub(super) work: Option<Detaching>,
-    pub hear: mpsc::Receiver<Said>,
+    pub hear: mpsc::Receiver<Box<Said>>,
     pub aside: Option<mpsc::Receiver<Bytes>>,
     pub speaker: Speaker,
     /// Whether even an answer at once comes as a stream.
@@ -135,7 +135,7 @@ impl CallStream {
                 },
                 said = self.hear.recv() => match said {
                     Some(said) => {
-                        if let Some(message) = self.speaker.message(said) {
+                        if let Some(message) = self.speaker.message(*said) {
                             return Some(message);
                         }
                     }
