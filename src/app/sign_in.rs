@@ -156,7 +156,9 @@ impl Account {
             request = request.with_client_metadata_url(document);
         }
         let session = AuthorizationSession::new(self.discovered().await?, request).await.map_err(|(_, error)| error)?;
-        Ok(Begun(session))
+        // A person opens it: an address that a browser would take for anything else than a page is none.
+        let page = url::Url::parse(session.get_authorization_url()).is_ok_and(|address| matches!(address.scheme(), "http" | "https"));
+        if page { Ok(Begun(session)) } else { Err(SignInError::Undiscovered) }
     }
 
     /// Forgets the tokens; answers whether there were any.

@@ -128,7 +128,7 @@ impl Failure {
         Self { error: Box::new(Failed::Caused(Box::new(error))), hint: None, code: Code::Failed }
     }
 
-    /// The error and its causes, on one line.
+    /// The error and its causes, on one line; a server's words among them cannot steer the terminal.
     fn told(&self) -> String {
         let mut text = self.error.to_string();
         let mut cause = self.error.source();
@@ -136,7 +136,7 @@ impl Failure {
             text.push_str(&format!(": {error}"));
             cause = error.source();
         }
-        text
+        crate::domain::text::visible(&text)
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {

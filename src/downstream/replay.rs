@@ -12,10 +12,10 @@ use tokio::sync::Notify;
 
 /// How long a lost client may take to come back; then its call counts as given up by it.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
-/// Most bytes of events that one stream keeps, the newest.
-const MOST_BYTES: usize = 1 << 20;
+/// Most bytes of events that one stream keeps, the newest; of a stream that was heard to its end nothing is kept beyond.
+const MOST_BYTES: usize = 128 << 10;
 /// Most streams that one session can resume, the newest.
-const MOST_STREAMS: usize = 64;
+const MOST_STREAMS: usize = 16;
 
 /// The streams of one session.
 #[derive(Default)]
@@ -137,7 +137,7 @@ impl Reading {
         loop {
             let changed = self.replay.changed.notified();
             {
-                let state = self.replay.state();
+                let mut state = self.replay.state();
                 if state.reader != self.reader {
                     return None;
                 }
@@ -147,6 +147,11 @@ impl Reading {
                     return Some((event.clone(), seen.max(state.dropped) + 1));
                 }
                 if state.ended {
+                    if state.bytes > MOST_BYTES {
+                        state.dropped += state.events.len() as u64;
+                        state.bytes = 0;
+                        state.events.clear();
+                    }
                     return None;
                 }
             }
@@ -206,7 +211,12 @@ mod tests {
         assert!(replay.state().bytes <= MOST_BYTES);
         replay.end();
         assert!(texts(replay.clone().read(0, GRACE)).await.len() < 17);
-        (2..200).for_each(|number| drop(replays.open(number)));
+        let large = replays.open(2);
+        large.push(&vec![b'x'; 2 * MOST_BYTES]);
+        large.end();
+        assert!(texts(large.clone().read(0, GRACE)).await.concat().len() > 2 * MOST_BYTES, "an answer is said whole");
+        assert_eq!(large.state().bytes, 0);
+        (3..200).for_each(|number| drop(replays.open(number)));
         assert_eq!(replays.0.lock().unwrap().len(), MOST_STREAMS);
     }
 }
