@@ -368,7 +368,7 @@ async fn relay(mut body: Body, call: Id, say: mpsc::Sender<Result<Incoming, Invo
             let last = match Envelope::read(&message) {
                 Ok(said) if said.method.is_some() => false,
                 Ok(said) if said.answers(&call) => true,
-                Err(_) if message.is_empty() => false,
+                Err(_) if !message.contains(&b'{') => false,
                 // A client would take an answer to another request for that, and may read what cannot be read here.
                 _ => {
                     tracing::warn!("the server sent what is no message of this call on its stream; it was dropped");

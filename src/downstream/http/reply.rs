@@ -161,6 +161,9 @@ impl CallStream {
                     return self.stream(message.as_event(), true);
                 }
                 self.finish();
+                if let Some((replay, _)) = &self.replay {
+                    replay.end();
+                }
                 json(status, message.body)
             }
             Ok(Some(message)) => {

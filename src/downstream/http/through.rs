@@ -123,6 +123,8 @@ fn looked_at(front: Arc<HttpFront>, name: String, body: UnsyncBoxBody<Bytes, hyp
                             let offered = front.gateway.offered(&name, &message, false).await;
                             return Some((Ok(offered.map_or(event, |offered| crate::adapters::upstream::event(offered.as_bytes()))), (body, events)));
                         }
+                        // No message for anybody.
+                        Err(_) if !message.contains(&b'{') => return Some((Ok(event), (body, events))),
                         // What cannot be read here could be read by a client.
                         Err(error) => tracing::warn!(%error, "the server sent an event that is no json-rpc message; it was dropped"),
                     }
