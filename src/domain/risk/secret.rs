@@ -94,11 +94,6 @@ const PLACES: [(&str, &str); 4] = [
     ),
 ];
 
-/// Texts from this length on are looked at for runs first.
-const LONG: usize = 16 << 10;
-/// The shortest run that a secret with a form of its own has: an access key of AWS has 20 letters.
-const SHORTEST: usize = 16;
-
 // Rules that do not compile would be a bug; then every string counts as unreadable, and the test below fails.
 static SET: LazyLock<Option<RegexSet>> = LazyLock::new(|| RegexSet::new(RULES.map(|(_, _, rule)| rule)).ok());
 static EACH: LazyLock<Vec<Option<Regex>>> = LazyLock::new(|| RULES.iter().map(|(_, _, rule)| Regex::new(rule).ok()).collect());
@@ -136,9 +131,7 @@ fn collect(text: &str, layers: u8, names: &mut Vec<(&'static str, u8)>) -> bool 
         return true;
     }
     let (Some(set), Some(hints)) = (SET.as_ref(), HINTS.as_ref()) else { return false };
-    // Long prose has no run of letters that could be any of them, and going through it once for that is much less work.
-    let forms = if text.len() < LONG || may_hold_a_token(text) { set.matches(text).iter().collect() } else { Vec::new() };
-    for rule in forms {
+    for rule in set.matches(text).iter() {
         let (Some((name, least, _)), Some(Some(form))) = (RULES.get(rule), EACH.get(rule)) else { continue };
         let real = |hit: &str| {
             let core = hit.trim_matches(|c: char| !c.is_ascii_alphanumeric() && !"~_-.".contains(c));
@@ -167,19 +160,6 @@ fn collect(text: &str, layers: u8, names: &mut Vec<(&'static str, u8)>) -> bool 
         }
     }
     true
-}
-
-/// Whether some run in the text is long enough for a secret that has a form of its own. All of [`RULES`] have one, but for
-/// private keys, which say what they are.
-fn may_hold_a_token(text: &str) -> bool {
-    let mut run = 0;
-    for byte in text.bytes() {
-        run = if byte.is_ascii_alphanumeric() || b"_+/=.~:|-".contains(&byte) { run + 1 } else { 0 };
-        if run >= SHORTEST {
-            return true;
-        }
-    }
-    text.contains("-----BEGIN")
 }
 
 /// What a run of letters holds if it is an encoding of text.
@@ -290,50 +270,6 @@ mod tests {
         ] {
             assert!(!carries_secret(text), "{text}");
         }
-    }
-
-    /// The shortest texts of a form: one for each of its alternatives.
-    fn shortest(form: &regex_syntax::hir::Hir) -> Vec<String> {
-        use regex_syntax::hir::HirKind;
-        let joined = |parts: Vec<Vec<String>>| {
-            let longest = parts.iter().map(Vec::len).max().unwrap_or(1);
-            (0..longest).map(|n| parts.iter().filter_map(|part| part.get(n % part.len().max(1))).cloned().collect()).collect()
-        };
-        match form.kind() {
-            HirKind::Empty | HirKind::Look(_) => vec![String::new()],
-            HirKind::Literal(literal) => vec![String::from_utf8(literal.0.to_vec()).unwrap()],
-            HirKind::Class(class) => {
-                let start = match class {
-                    regex_syntax::hir::Class::Unicode(class) => class.ranges()[0].start(),
-                    regex_syntax::hir::Class::Bytes(class) => char::from(class.ranges()[0].start()),
-                };
-                vec![start.to_string()]
-            }
-            HirKind::Repetition(repeated) => {
-                let times = usize::try_from(repeated.min).unwrap();
-                shortest(&repeated.sub).into_iter().map(|text| text.repeat(times)).collect()
-            }
-            HirKind::Capture(capture) => shortest(&capture.sub),
-            HirKind::Concat(parts) => joined(parts.iter().map(shortest).collect()),
-            HirKind::Alternation(each) => each.iter().flat_map(shortest).collect(),
-        }
-    }
-
-    #[test]
-    fn every_form_has_a_run_that_long_texts_are_looked_at_for() {
-        for (name, _, rule) in RULES {
-            let form = regex_syntax::Parser::new().parse(rule).unwrap();
-            let texts = shortest(&form);
-            assert!(!texts.is_empty());
-            for text in texts {
-                assert!(may_hold_a_token(&text), "{name}: {text}");
-            }
-        }
-        let prose = "an ordinary sentence of the kind that agents write. ".repeat(1000);
-        let secret = ["AKIA", "QWERTZUIOPASDFGH"].concat();
-        assert!(!may_hold_a_token(&prose) && !carries_secret(&prose) && carries_secret(&format!("{prose}{secret} {prose}")));
-        let pem = ["-----BEGIN RSA ", "PRIVATE KEY-----"].concat();
-        assert!(carries_secret(&format!("{prose}{pem}")));
     }
 
     #[test]
