@@ -51,12 +51,21 @@ pub(super) fn number_text(number: Number) -> String {
     }
 }
 
+/// Where the first byte is that must be escaped.
+fn first_escape(bytes: &[u8]) -> Option<usize> {
+    let escaped = |b: &u8| *b < b' ' || *b == b'"' || *b == b'\\';
+    // Without an early end within a block: so the compiler looks at many bytes at once.
+    let block = bytes.chunks(64).position(|block| block.iter().fold(false, |any, b| any | escaped(b)))?;
+    let start = block * 64;
+    bytes.iter().skip(start).position(escaped).map(|at| start + at)
+}
+
 /// A string with only the escapes that RFC 8785 §3.2.2.2 demands.
 fn write_string(text: &str, out: &mut String) {
     out.push('"');
     // What needs no escape goes over in one piece: long texts are copied, not looked at letter by letter.
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|b| b < b' ' || b == b'"' || b == b'\\') {
+    while let Some(at) = first_escape(rest.as_bytes()) {
         let (plain, escaped) = rest.split_at(at);
         out.push_str(plain);
         let mut chars = escaped.chars();
@@ -75,4 +84,23 @@ fn write_string(text: &str, out: &mut String) {
     }
     out.push_str(rest);
     out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_escaped_wherever_it_is_needed() {
+        for at in 0..200 {
+            for needs in ['"', '\\', '\n', '\u{1}'] {
+                let mut text: Vec<char> = "ü".repeat(7).chars().chain(std::iter::repeat_n('x', 200)).collect();
+                text[at] = needs;
+                text[199] = '\t';
+                let text: String = text.into_iter().collect();
+                let written = canonical(&Value::from(text.as_str()));
+                assert_eq!(written, serde_json_canonicalizer::to_string(&text).unwrap());
+            }
+        }
+    }
 }
