@@ -67,6 +67,11 @@ async fn answer(State(hostile): State<Arc<Hostile>>, _headers: HeaderMap, body: 
             }
         }
         "prompts/list" => json(json!({"jsonrpc": "2.0", "id": 4711, "result": tools(true)})),
+        // With a status that says otherwise, and members twice.
+        "resources/templates/list" => {
+            let twice = format!("{{\"jsonrpc\":\"2.0\",\"id\":4711,\"id\":4711,\"result\":{}}}", tools(true));
+            (axum::http::StatusCode::BAD_REQUEST, [("content-type", "application/json")], twice).into_response()
+        }
         "resources/list" => events(vec![list(json!(4711)), reply(json!({"resources": []})).to_string()]),
         "endless/list" => json(reply(json!({}))),
         _ => json(reply(json!({}))),
@@ -124,6 +129,8 @@ async fn a_changed_list_reaches_no_agent_on_any_way() {
     assert!((reply.status, reply.code()) == (502, -31005) && !reply.text.contains("evil.example"), "{}", reply.text);
     let reply = send(&client, json!(3), "resources/list", json!({})).await;
     assert!(reply.text.contains("resources") && !reply.text.contains("evil.example"), "{}", reply.text);
+    let reply = send(&client, json!(5), "resources/templates/list", json!({})).await;
+    assert!((reply.status, reply.code()) == (502, -31005) && !reply.text.contains("evil.example"), "{}", reply.text);
     // On the stream of a call.
     for how in ["list first", "duplicate members"] {
         let reply = tell(&client, how).await;

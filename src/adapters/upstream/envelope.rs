@@ -148,6 +148,11 @@ fn one_line(raw: &str) -> Cow<'_, str> {
     if raw.contains(['\n', '\r']) { Cow::Owned(raw.replace(['\n', '\r'], " ")) } else { Cow::Borrowed(raw) }
 }
 
+/// Whether a careless reader could take this for an answer that [`Envelope::read`] refuses: members twice, or several at once.
+pub fn passes_for_an_answer(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(bytes).is_ok_and(|value| value.is_array() || value.get("result").is_some())
+}
+
 /// The answer to a request that got none.
 pub(super) fn failure(id: &Id, code: i32, message: &str) -> bytes::Bytes {
     serde_json::json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}).to_string().into()

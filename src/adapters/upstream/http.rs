@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::child::{list_request, page};
+use super::envelope::passes_for_an_answer;
 use super::sse::{Events, data};
 use super::{Answer, Envelope, Exchange, Id, Incoming, InvokeError, MAX_MESSAGE, Outgoing, Secrets, Unanswered, Upstream};
 use crate::domain::json::Value;
@@ -159,7 +160,9 @@ impl HttpUpstream {
         let body = collect(response.into_body()).await?;
         match Envelope::read(&body) {
             Ok(said) if !said.answers(&call.id) => return Err(InvokeError::Lost("what the server answered is no answer to this call".into())),
-            Err(error) if status.is_success() => return Err(InvokeError::Lost(format!("what the server answered is {error}"))),
+            Err(error) if status.is_success() || passes_for_an_answer(&body) => {
+                return Err(InvokeError::Lost(format!("what the server answered is {error}")));
+            }
             // Whatever stands between may refuse in words of its own.
             _ => {}
         }

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 pub use bridge::Bridge;
 pub use child::Child;
-pub use envelope::{Envelope, EnvelopeError, Id, header_text, mirrored_text};
+pub use envelope::{Envelope, EnvelopeError, Id, header_text, mirrored_text, passes_for_an_answer};
 pub use http::{HttpUpstream, RawResponse, SignIn, Standing, UrlError, client_headers, collect, is_stream};
 pub use lines::{Lines, LinesError};
 pub use process::{ChildSettings, Launch};

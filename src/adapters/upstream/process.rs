@@ -130,9 +130,8 @@ impl Process {
     /// Ends the whole group: asks first, then insists.
     pub(super) async fn end(&self) {
         // However long it takes to end: what it was lent for its call is gone now.
-        if let Some(program) = &self.program {
-            drop(program.files.lock().unwrap_or_else(PoisonError::into_inner).take());
-        }
+        let files = self.program.as_ref().and_then(|program| program.files.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(files);
         drop(self.stdin.lock().await.shutdown().await);
         let Some(program) = &self.program else { return };
         for signal in [rustix::process::Signal::TERM, rustix::process::Signal::KILL] {

@@ -13,7 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use super::HttpFront;
 use super::front::{SESSION, VERSION, fail, full};
-use crate::adapters::upstream::{Envelope, Events, Id, InvokeError, MAX_MESSAGE, RawResponse, collect, data, is_stream};
+use crate::adapters::upstream::{Envelope, Events, Id, InvokeError, MAX_MESSAGE, RawResponse, collect, data, is_stream, passes_for_an_answer};
 use crate::domain::call::Caller;
 use crate::downstream::stdio::{client_name, from_start};
 
@@ -96,7 +96,7 @@ pub(super) async fn pass(front: &Arc<HttpFront>, name: &str, caller: &Caller, re
                 Ok(said) if said.method.is_none() && !id.is_some_and(|id| said.answers(id)) => {
                     return unreachable_upstream(id, &InvokeError::Lost("it answered another request".into()));
                 }
-                Err(_) if id.is_some() && head.status.is_success() => {
+                Err(_) if (id.is_some() && head.status.is_success()) || passes_for_an_answer(&whole) => {
                     return unreachable_upstream(id, &InvokeError::Lost("what it answered is no json-rpc message".into()));
                 }
                 _ => Body::from(whole),
