@@ -6,7 +6,8 @@
 #![expect(deprecated, reason = "the suite still asks for logging, which MCP 2026-07-28 deprecates")]
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a fixture of its own: a wrong fixture is to fail loudly")]
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rmcp::ServiceExt;
@@ -40,6 +41,8 @@ struct Fixture {
     states: Arc<RequestStateCodec>,
     /// Tells listeners that the tools, or the prompts, changed.
     changed: broadcast::Sender<&'static str>,
+    /// What listeners hear from, taken before they are told that they are subscribed: what changes then is not missed.
+    hears: Arc<Mutex<VecDeque<broadcast::Receiver<&'static str>>>>,
 }
 
 fn as_type<T: DeserializeOwned>(value: Value) -> T {
@@ -160,6 +163,7 @@ impl Fixture {
             tasks: TaskManager::new(),
             states: Arc::new(RequestStateCodec::try_new(*b"a key of a fixture, 32 bytes long").expect("the key is long enough")),
             changed: broadcast::channel(16).0,
+            hears: Arc::default(),
         }
     }
 
@@ -530,11 +534,13 @@ impl ServerHandler for Fixture {
     }
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        self.hears.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.changed.subscribe());
         Some(requested.clone())
     }
 
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
-        let mut changes = self.changed.subscribe();
+        let subscribed = self.hears.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let mut changes = subscribed.unwrap_or_else(|| self.changed.subscribe());
         loop {
             tokio::select! {
                 () = context.cancelled() => return Ok(()),
