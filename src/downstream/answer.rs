@@ -4,7 +4,7 @@
 //! throw on a JSON-RPC error or on a result without the tool's structured content. `_meta` carries the state for
 //! machines under `dev.countersign/call`.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::adapters::upstream::Id;
 use crate::domain::approval::Outcome;
@@ -49,52 +49,71 @@ fn tool_result(refusal: &Refusal, stateless: bool) -> Value {
 /// A held call that goes on as a task, or the task when its client asks for it (MCP extension
 /// `io.modelcontextprotocol/tasks`).
 pub(super) fn task(id: &Id, view: &TaskView, created: bool) -> String {
-    let (status, message) = match &view.now {
-        TaskNow::Waiting(waiting) => ("working", Some(asked(waiting))),
-        TaskNow::Running => ("working", Some("Approved; the call runs".into())),
-        TaskNow::Cancelled => ("cancelled", Some("Taken back; the call was NOT executed".into())),
-        TaskNow::Answered(_) => ("completed", None),
-        TaskNow::Refused(refusal) => ("completed", Some(words(refusal).0)),
-    };
-    let mut task = json!({
-        "resultType": if created { "task" } else { "complete" }, "taskId": view.id, "status": status, "createdAt": view.created.to_string(),
-        "lastUpdatedAt": view.updated.to_string(), "ttlMs": view.ttl_ms, "pollIntervalMs": POLL_MS,
-    });
-    let mut put = |name: &str, value: Value| {
-        if let Some(task) = task.as_object_mut() {
-            task.insert(name.into(), value);
-        }
-    };
-    if let Some(message) = message {
-        put("statusMessage", message.into());
-    }
-    match &view.now {
-        TaskNow::Refused(refusal) => put("result", tool_result(refusal, true)),
+    let mut result = task_state(view);
+    result.insert("resultType".into(), if created { "task" } else { "complete" }.into());
+    json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string()
+}
+
+/// What a client is told that listens for a task with the request `subscription`.
+pub(super) fn task_news(subscription: &Id, view: &TaskView) -> String {
+    let mut params = task_state(view);
+    params.insert("_meta".into(), json!({SUBSCRIPTION: subscription}));
+    json!({"jsonrpc": "2.0", "method": "notifications/tasks", "params": params}).to_string()
+}
+
+/// The first message to a client that listens for tasks of ours alone.
+pub(super) fn listens(subscription: &Id, tasks: &[&String]) -> String {
+    let params = json!({"notifications": {"taskIds": tasks}, "_meta": {SUBSCRIPTION: subscription}});
+    json!({"jsonrpc": "2.0", "method": LISTENS, "params": params}).to_string()
+}
+
+/// The last message to a client that listens: the gateway ends.
+pub(super) fn listened(subscription: &Id) -> String {
+    json!({"jsonrpc": "2.0", "id": subscription, "result": {"resultType": "complete", "_meta": {SUBSCRIPTION: subscription}}}).to_string()
+}
+
+/// Where a task stands.
+fn task_state(view: &TaskView) -> Map<String, Value> {
+    // A call that did not run is a result for the model to read; only what no tool said is a failure.
+    let (status, message, end) = match &view.now {
+        TaskNow::Waiting(waiting) => ("working", Some(asked(waiting)), None),
+        TaskNow::Running => ("working", Some("Approved; the call runs".into()), None),
+        TaskNow::Cancelled => ("cancelled", Some("Taken back; the call was NOT executed".into()), None),
+        TaskNow::Refused(refusal) => ("completed", Some(words(refusal).0), Some(("result", tool_result(refusal, true)))),
         TaskNow::Answered(kept) => {
-            let whole: Value = serde_json::from_slice(kept).unwrap_or_default();
-            match (whole.get("result"), whole.get("error")) {
+            let mut whole: Map<String, Value> = serde_json::from_slice(kept).unwrap_or_default();
+            let (result, error) = (whole.remove("result").unwrap_or_default(), whole.remove("error").unwrap_or_default());
+            if result.get("resultType").is_some_and(|kind| kind != "complete") {
                 // What a server asks in the middle of a call nobody can answer for a task.
-                (Some(result), _) if result.get("resultType").is_some_and(|kind| kind != "complete") => {
-                    put("status", "failed".into());
-                    put(
-                        "error",
-                        json!({"code": -31007, "message": "the server did not end the call, and asks for what a task cannot give: call again without tasks"}),
-                    );
-                }
-                (Some(result), _) => put("result", result.clone()),
-                (None, error) => {
-                    put("status", "failed".into());
-                    put("error", error.cloned().unwrap_or_else(|| json!({"code": -32603, "message": "the server's answer cannot be read"})));
-                }
+                let why = "the server did not end the call, and asks for what a task cannot give: call again without tasks";
+                ("failed", None, Some(("error", json!({"code": -31007, "message": why}))))
+            } else if !result.is_null() {
+                ("completed", None, Some(("result", result)))
+            } else if !error.is_null() {
+                ("failed", None, Some(("error", error)))
+            } else {
+                ("failed", None, Some(("error", json!({"code": -32603, "message": "the server's answer cannot be read"}))))
             }
         }
-        _ => {}
-    }
-    json!({"jsonrpc": "2.0", "id": id, "result": task}).to_string()
+    };
+    let mut task = Map::new();
+    task.insert("taskId".into(), view.id.as_str().into());
+    task.insert("status".into(), status.into());
+    task.insert("createdAt".into(), view.created.to_string().into());
+    task.insert("lastUpdatedAt".into(), view.updated.to_string().into());
+    task.insert("ttlMs".into(), view.ttl_ms.into());
+    task.insert("pollIntervalMs".into(), POLL_MS.into());
+    task.extend(message.map(|message| ("statusMessage".into(), message.into())));
+    task.extend(end.map(|(name, end)| (name.into(), end)));
+    task
 }
 
 /// How often the state of a task is worth asking for, in milliseconds.
 const POLL_MS: u64 = 2000;
+/// The first notification to a client that listens (MCP 2026-07-28).
+pub(super) const LISTENS: &str = "notifications/subscriptions/acknowledged";
+/// The `_meta` key that ties a notification to the request that subscribed to it.
+pub(super) const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// Where the state of a call stands for machines.
 const CALL: &str = "dev.countersign/call";
 

@@ -9,17 +9,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use super::answer::SUBSCRIPTION;
 use super::replay::{Replay, Replays};
 use super::speak::retokened;
 use crate::adapters::upstream::{Child, ChildSettings, Envelope, Id};
 
 /// Most messages kept for a client that listens to no stream.
 const MOST_KEPT: usize = 256;
-/// The `_meta` key that ties a notification to the request that subscribed to it.
-const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// One child and the clients' streams in front of it.
 pub(super) struct Hub {
@@ -30,6 +30,7 @@ pub(super) struct Hub {
     next: AtomicI64,
     streams: Mutex<Streams>,
     replays: Replays,
+    tasks: TaskTracker,
 }
 
 #[derive(Default)]
@@ -75,7 +76,8 @@ impl Hub {
     pub(super) fn start(settings: Arc<ChildSettings>, remaps: bool, tasks: &TaskTracker) -> std::io::Result<Arc<Self>> {
         let (events, mut said) = mpsc::channel(256);
         let child = Child::start(settings, events, tasks)?;
-        let hub = Arc::new(Self { child, remaps, next: AtomicI64::new(1), streams: Mutex::default(), replays: Replays::default() });
+        let hub =
+            Arc::new(Self { child, remaps, next: AtomicI64::new(1), streams: Mutex::default(), replays: Replays::default(), tasks: tasks.clone() });
         let weak = Arc::downgrade(&hub);
         tasks.spawn(async move {
             while let Some(message) = said.recv().await {
@@ -126,6 +128,22 @@ impl Hub {
         self.streams().posts.remove(id);
     }
 
+    /// Closes the stream of a request whose client reads no more of it. In the stateless era that cancels what is not answered
+    /// yet, and the child must hear of it.
+    pub(super) fn hang_up(self: &Arc<Self>, id: &Id, cancels: bool) {
+        if self.streams().posts.remove(id).is_none() || !cancels {
+            return;
+        }
+        let (hub, params) = (self.clone(), serde_json::json!({"requestId": id, "reason": "the client closed the stream"}));
+        self.tasks.spawn(async move {
+            let message = serde_json::json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}).to_string();
+            if let Ok(envelope) = Envelope::read(message.as_bytes()) {
+                // A child that has ended has nothing to give up.
+                drop(hub.child.send(&envelope).await);
+            }
+        });
+    }
+
     /// Listens to what belongs to no request; what was kept comes first. Whoever listened before is cut off.
     pub(super) fn listen(&self) -> mpsc::Receiver<Bytes> {
         let (to, hear) = mpsc::channel(MOST_KEPT + 64);
@@ -173,9 +191,10 @@ impl Hub {
             return Some((post.to, body));
         }
         if self.remaps
-            && let Some((to, body)) = subscribed(&envelope, &streams)
+            && let Some(subscription) = subscription(&envelope)
         {
-            return Some((to, body));
+            // One that is over is nobody else's.
+            return subscribed(&envelope, &subscription, &streams);
         }
         if envelope.is("notifications/progress") {
             for post in streams.posts.values() {
@@ -197,13 +216,26 @@ impl Hub {
     }
 }
 
+/// The request that subscribed to a notification.
+pub(super) fn subscription(envelope: &Envelope<'_>) -> Option<Id> {
+    #[derive(Deserialize)]
+    struct Told {
+        #[serde(rename = "_meta")]
+        meta: Meta,
+    }
+    #[derive(Deserialize)]
+    struct Meta {
+        #[serde(rename = "io.modelcontextprotocol/subscriptionId")]
+        subscription: Id,
+    }
+    serde_json::from_str::<Told>(envelope.params?.get()).ok().map(|told| told.meta.subscription)
+}
+
 /// A notification for a request that subscribed: to its stream, with the client's id in place of ours.
-fn subscribed(envelope: &Envelope<'_>, streams: &Streams) -> Option<(mpsc::Sender<Bytes>, Bytes)> {
+fn subscribed(envelope: &Envelope<'_>, id: &Id, streams: &Streams) -> Option<(mpsc::Sender<Bytes>, Bytes)> {
+    let post = streams.posts.get(id)?;
     let mut params: serde_json::Value = serde_json::from_str(envelope.params?.get()).ok()?;
-    let named = params.get_mut("_meta")?.get_mut(SUBSCRIPTION)?;
-    let id: Id = serde_json::from_value(named.clone()).ok()?;
-    let post = streams.posts.get(&id)?;
-    *named = serde_json::to_value(&post.client_id).ok()?;
+    *params.get_mut("_meta")?.get_mut(SUBSCRIPTION)? = serde_json::to_value(&post.client_id).ok()?;
     let message = serde_json::json!({"jsonrpc": "2.0", "method": envelope.method.as_deref()?, "params": params});
     Some((post.to.clone(), message.to_string().into()))
 }

@@ -4,6 +4,7 @@
 //! the session this caller's. Then tool calls go to the gateway, and everything else goes on as it came.
 
 mod front;
+mod listener;
 mod mirrored;
 mod reply;
 mod through;

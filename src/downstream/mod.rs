@@ -9,6 +9,7 @@ pub mod hook;
 pub mod http;
 pub mod identity;
 mod judged;
+mod listening;
 pub mod pipes;
 mod replay;
 mod speak;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -18,6 +19,7 @@ use super::answer;
 use super::http::Reach;
 use super::identity::Callers;
 use super::judged::{Request, imitates};
+use super::listening::{Listeners, Wanted};
 use super::speak::Speaker;
 use super::tasks::{self, Asking};
 use crate::adapters::upstream::{Bridge, Child, Envelope, Id, Lines, LinesError, Upstream};
@@ -85,13 +87,15 @@ impl StdioFront {
         let (to_client, ended) = (out.clone(), CancellationToken::new());
         let end_seen = ended.clone();
         let lists = Arc::<Mutex<HashMap<Id, bool>>>::default();
-        let (gateway, server, asked) = (self.gateway.clone(), self.server.clone(), lists.clone());
+        let listeners = Arc::<Listeners>::default();
+        let (gateway, server, asked, listeners_seen) = (self.gateway.clone(), self.server.clone(), lists.clone(), listeners.clone());
         tasks.spawn(async move {
             while let Some(message) = said.recv().await {
                 let message = match list_asked(&message, &asked) {
                     Some(from_start) => gateway.offered(&server.name, &message, from_start).await.map_or(message, Bytes::from),
                     None => message,
                 };
+                let Some(message) = listeners_seen.hand(message).await else { continue };
                 if to_client.send(message).await.is_err() {
                     break;
                 }
@@ -109,6 +113,7 @@ impl StdioFront {
             calls: calls.clone(),
             client: Mutex::default(),
             lists,
+            listeners,
             gone: CancellationToken::new(),
         };
         let end = loop {
@@ -202,6 +207,8 @@ struct Front {
     client: Mutex<Option<String>>,
     /// Requests for lists of tools whose answers have not come, and whether they asked for the first page.
     lists: Arc<Mutex<HashMap<Id, bool>>>,
+    /// Requests that listen for tasks of ours.
+    listeners: Arc<Listeners>,
     /// The client has gone.
     gone: CancellationToken,
 }
@@ -224,13 +231,18 @@ impl Front {
         if let (Some(task), Some(id)) = (tasks::ours(&envelope), envelope.id()) {
             return self.task(id.clone(), envelope.method.as_deref().unwrap_or_default(), task).await;
         }
+        match (envelope.id(), Wanted::read(&envelope)) {
+            (Some(id), Ok(Some(wanted))) => return self.listen(id, &wanted).await,
+            (id, Err(why)) => return self.error(id, -32602, &why).await,
+            _ => {}
+        }
         if let (true, Some(id)) = (envelope.is("tools/list"), envelope.id()) {
             self.lists.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), from_start(&envelope));
         }
         if envelope.is("initialize") {
             *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client_name(&envelope);
         }
-        if envelope.is("notifications/cancelled") && self.give_up(&envelope) {
+        if envelope.is("notifications/cancelled") && (self.give_up(&envelope) || cancelled_id(&envelope).is_some_and(|id| self.listeners.end(&id))) {
             return;
         }
         if let Some(method) = envelope.method.as_deref().filter(|m| imitates(m)) {
@@ -316,6 +328,44 @@ impl Front {
             Err(error) => answer::error(Some(&id), -31001, &error.to_string()),
         };
         drop(self.out.send(text.into()).await);
+    }
+
+    /// A request to hear of tasks of ours.
+    async fn listen(&self, id: &Id, wanted: &Wanted) {
+        let shared = self.shared.clone();
+        let caller = match shared.callers.recognise(None, None, shared.gateway.clock.as_ref()).await {
+            Ok(caller) => caller,
+            Err(error) => return self.error(Some(id), -31001, &error.to_string()).await,
+        };
+        let (gateway, server, upstream) = (&shared.gateway, &shared.server, self.wire.upstream());
+        let asking = Asking { gateway, server, upstream, caller, tasks: &self.calls, gone: self.gone.child_token() };
+        let listening = match asking.listening(id, wanted).await {
+            Ok(listening) => listening,
+            Err(error) => {
+                tracing::error!(%error, "a client could not be told of its tasks");
+                return self.error(Some(id), -32603, "the gateway cannot look up the tasks now: ask again").await;
+            }
+        };
+        let rest = wanted.message(id);
+        let Some((said, ended)) = self.listeners.begin(id, rest.is_some()) else {
+            return self.error(Some(id), -32600, "too many requests listen already, or one with this id does").await;
+        };
+        let said = said.map(|mut said| stream::poll_fn(move |context| said.poll_recv(context)));
+        let (out, gone, listeners, own) = (self.out.clone(), self.gone.clone(), self.listeners.clone(), id.clone());
+        self.calls.spawn(async move {
+            tokio::select! {
+                () = listening.tell(said, out) => {}
+                () = ended.cancelled() => return,
+                () = gone.cancelled() => {}
+            }
+            listeners.end(&own);
+        });
+        if let Some(Ok(envelope)) = rest.as_ref().map(|rest| Envelope::read(rest.as_bytes()))
+            && let Err(error) = self.wire.send(&envelope).await
+        {
+            self.listeners.end(id);
+            self.error(Some(id), -32603, &format!("the server does not take messages: {error}")).await;
+        }
     }
 
     /// Cancels a call of ours; answers whether it was one.

@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answer;
+use super::listening::{Listening, Wanted};
+use crate::adapters::store::StoreError;
 use crate::adapters::upstream::{Envelope, Id, Upstream};
 use crate::domain::call::Caller;
 use crate::gateway::{Attempt, Gateway, Server, TASK_PREFIX, TaskNow};
@@ -68,8 +70,24 @@ impl Asking<'_> {
         }
     }
 
+    /// What a client hears from now on of those tasks that are its own; others are like those that are not there.
+    pub(super) async fn listening(&self, id: &Id, wanted: &Wanted) -> Result<Listening, StoreError> {
+        let (gateway, server, caller) = (self.gateway.clone(), self.server.name.clone(), self.caller.clone());
+        // Before the tasks are looked up, so that no change after that is missed.
+        let changes = gateway.store.changes();
+        let mut own = Vec::new();
+        for task in &wanted.tasks {
+            let Some(goes_on) = gateway.task_goes_on(task, &caller, &server).await? else { continue };
+            own.push(task.clone());
+            if goes_on {
+                self.resume(task).await;
+            }
+        }
+        Ok(Listening::new(gateway, server, caller, id.clone(), &own, changes))
+    }
+
     /// Somebody must wait for the task; after a restart nobody does.
-    async fn resume(self, task: &str) {
+    async fn resume(&self, task: &str) {
         let (call, id) = match (self.gateway.forsaken(task).await, random_hex::<8>()) {
             (Ok(Some(call)), Ok(id)) => (call, Id::Text(format!("countersign-task-{id}"))),
             (Ok(None), _) => return,
@@ -78,7 +96,7 @@ impl Asking<'_> {
         };
         // What is said goes nowhere; the task's answer is kept.
         let (say, _) = tokio::sync::mpsc::channel(1);
-        let (upstream, caller, server) = (self.upstream, self.caller, self.server.clone());
+        let (upstream, caller, server) = (self.upstream.clone(), self.caller.clone(), self.server.clone());
         let attempt = Attempt {
             server,
             upstream,
@@ -90,7 +108,7 @@ impl Asking<'_> {
             round: 0,
             session: None,
             away: Arc::default(),
-            gone: self.gone,
+            gone: self.gone.clone(),
             say,
         };
         let (gateway, task) = (self.gateway.clone(), task.to_owned());

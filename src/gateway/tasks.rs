@@ -163,6 +163,14 @@ impl Gateway {
         Ok(Some(view))
     }
 
+    /// Whether the task of that id, which is of `caller` of `server`, has not ended yet; nothing if there is none.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn task_goes_on(&self, id: &str, caller: &Caller, server: &str) -> Result<Option<bool>, StoreError> {
+        Ok(self.own_task(id, caller, server).await?.map(|held| !matches!(held.approval, Approval::Settled(_))))
+    }
+
     async fn own_task(&self, id: &str, caller: &Caller, server: &str) -> Result<Option<Versioned>, StoreError> {
         let Some(id) = id.strip_prefix(TASK_PREFIX) else { return Ok(None) };
         let Some(held) = self.store.approval(id).await? else { return Ok(None) };

@@ -1,11 +1,14 @@
 //! Who asks, over HTTP: tokens of known issuers for known subjects, and nothing else.
 
+use std::time::Duration;
+
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
+use crate::listening::{Stream, meta};
 use crate::support::mcp::Client;
 use crate::support::{Scratch, Settings, World, refund};
 
@@ -152,6 +155,34 @@ async fn keys_come_from_an_address_too_and_one_callers_approval_is_not_anothers(
     assert_eq!(world.received_of("refund_payment").await, 0);
     assert!(one.call("refund_payment", refund(8000)).await.said().contains("80.00"));
     assert_eq!(world.received_of("refund_payment").await, 1);
+    world.check().await;
+}
+
+/// A task answers to its caller, and to another as one that is not there: asked for, taken back, and listened for.
+#[tokio::test]
+async fn one_callers_task_is_not_anothers() {
+    let idp = idp();
+    let scratch = Scratch::new();
+    let file = scratch.write("jwks.json", &idp.jwks.to_string());
+    let world = world(&format!("{{ file = \"{}\" }}", file.display())).await;
+    let mut other = claims();
+    other["sub"] = json!("spiffe://example.org/agent/other");
+    let (one, two) = (client(&world, idp.sign(&claims())), client(&world, idp.sign(&other)));
+    let call = json!({"name": "refund_payment", "arguments": refund(8000), "_meta": meta()});
+    let task = one.request(json!(1), "tools/call", call).await.unwrap().answer()["result"]["taskId"].clone();
+    for (client, tasks) in [(&one, json!([task])), (&two, json!([]))] {
+        let mut stream = Stream::open(client, &json!(2), &json!({"taskIds": [task]})).await;
+        assert_eq!(stream.next().await["params"]["notifications"]["taskIds"], tasks);
+        let known = tasks != json!([]);
+        for method in ["tasks/get", "tasks/update", "tasks/cancel"].into_iter().take(if known { 2 } else { 3 }) {
+            let answer = client.request(json!(3), method, json!({"taskId": task, "inputResponses": {}, "_meta": meta()})).await.unwrap();
+            assert_eq!(answer.code() == -32602, !known, "{method}: {}", answer.text);
+        }
+        if !known {
+            world.deny(&world.one_waiting().await);
+            assert!(tokio::time::timeout(Duration::from_secs(1), stream.next()).await.is_err());
+        }
+    }
     world.check().await;
 }
 

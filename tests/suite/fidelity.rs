@@ -153,7 +153,7 @@ fn filesystem(root: &Path) -> Vec<Value> {
 }
 
 /// A shell that writes down what goes to the server.
-fn tapped(command: &[String], into: &Path) -> Vec<String> {
+pub fn tapped(command: &[String], into: &Path) -> Vec<String> {
     let quoted: Vec<String> = command.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect();
     vec!["sh".into(), "-c".into(), format!("tee '{}' | {}", into.display(), quoted.join(" "))]
 }

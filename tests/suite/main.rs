@@ -27,6 +27,7 @@ mod hooks;
 mod hostile;
 mod inbox;
 mod judging;
+mod listening;
 mod policies;
 mod rmcp_client;
 mod sign_in;

@@ -11,7 +11,7 @@ use crate::support::mcp::Client;
 use crate::support::{Scratch, Settings, World, countersign, ledger_server, refund};
 
 /// `countersign wrap` with a client of our own on its pipes.
-struct Wrapped {
+pub struct Wrapped {
     scratch: Scratch,
     process: Child,
     stdin: Option<ChildStdin>,
@@ -19,7 +19,7 @@ struct Wrapped {
 }
 
 impl Wrapped {
-    fn start(scratch: Scratch, config: Option<&str>, arguments: &[&str], command: &[&str]) -> Self {
+    pub fn start(scratch: Scratch, config: Option<&str>, arguments: &[&str], command: &[&str]) -> Self {
         let mut wrap = Command::new(countersign());
         if let Some(config) = config {
             wrap.args(["--config"]).arg(scratch.write("countersign.toml", config));
@@ -34,20 +34,20 @@ impl Wrapped {
         Self { scratch, process, stdin, stdout }
     }
 
-    fn send(&mut self, message: &Value) {
+    pub fn send(&mut self, message: &Value) {
         let stdin = self.stdin.as_mut().unwrap();
         writeln!(stdin, "{message}").unwrap();
         stdin.flush().unwrap();
     }
 
-    fn read(&mut self) -> Value {
+    pub fn read(&mut self) -> Value {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("not a message: `{line}`"))
     }
 
     /// The response to `id`; other messages are passed over.
-    fn answer(&mut self, id: &Value) -> Value {
+    pub fn answer(&mut self, id: &Value) -> Value {
         loop {
             let message = self.read();
             if message["id"] == *id && message.get("method").is_none() {
@@ -68,7 +68,7 @@ impl Wrapped {
         answer
     }
 
-    fn run(&self, arguments: &[&str]) -> (i32, String) {
+    pub fn run(&self, arguments: &[&str]) -> (i32, String) {
         let mut command = Command::new(countersign());
         let config = self.scratch.0.join("countersign.toml");
         if config.exists() {
@@ -84,7 +84,7 @@ impl Wrapped {
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn waiting(&self) -> Value {
+    pub fn waiting(&self) -> Value {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
             let (_, text) = self.run(&["approvals", "list", "--json"]);
@@ -104,7 +104,7 @@ impl Drop for Wrapped {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::listener::Listener;
 use super::mirrored::{headers_agree, lacks_meta};
 use super::reply::{CallStream, Closing, Detaching, Over, json, messages, replayed, status_of};
 use super::through::{list_through, pass, unreachable_upstream};
@@ -174,6 +175,11 @@ async fn through(
     if let Some(task) = tasks::ours(envelope) {
         return about_task(front, wrapped, caller, envelope, &task, Arc::new(upstream.clone())).await;
     }
+    match Listener::of(front, wrapped, &caller, envelope, || Arc::new(upstream.clone())).await {
+        Ok(None) => {}
+        Ok(Some(listener)) => return listener.with_http(front, name, &caller, upstream, &forwarded).await,
+        Err(refused) => return refused,
+    }
     let body = envelope.rebuilt(envelope.id());
     match upstream.forward(Method::POST, &forwarded, body.into()).await {
         Ok(response) if envelope.is("tools/list") && response.status().is_success() => list_through(front, name, &caller, response, envelope).await,
@@ -321,6 +327,11 @@ async fn to_child(
     if let Some(task) = tasks::ours(envelope) {
         return about_task(front, wrapped, caller, envelope, &task, hub.child.clone()).await;
     }
+    match Listener::of(front, wrapped, &caller, envelope, || hub.child.clone()).await {
+        Ok(None) => {}
+        Ok(Some(listener)) => return listener.with_child(front, &hub, headers).await,
+        Err(refused) => return refused,
+    }
     let place = opened_session.as_ref().map_or_else(|| place(headers, &caller, name), |id| format!("session {id}"));
     if let Some((id, call)) = call {
         return tool_call(front, wrapped, caller, headers, place, id, call, hub).await;
@@ -328,7 +339,8 @@ async fn to_child(
     let mut response = match (&envelope.method, envelope.id()) {
         (Some(_), Some(id)) => ask_child(front, name, &hub, id, envelope, headers).await,
         _ => {
-            if envelope.is("notifications/cancelled") && give_up(front, &place, envelope) {
+            // Without sessions closing a stream cancels; an id here could be that of another client's request.
+            if envelope.is("notifications/cancelled") && (stateless(headers) || give_up(front, &place, envelope)) {
                 return StatusCode::ACCEPTED.into_response();
             }
             match hub.child.send(envelope).await {
@@ -386,16 +398,21 @@ async fn tool_call(
     work.start(mirrors).await
 }
 
-/// A request that is no tool call: sent to the child, and answered by what comes back for it.
-async fn ask_child(front: &HttpFront, server: &str, hub: &Arc<Hub>, client_id: &Id, envelope: &Envelope<'_>, headers: &HeaderMap) -> Response {
+/// A request that is no tool call, on its way to the child: what is said for it, and what ends it.
+pub(super) async fn sent_to_child(
+    hub: &Arc<Hub>,
+    client_id: &Id,
+    envelope: &Envelope<'_>,
+    headers: &HeaderMap,
+) -> Result<(mpsc::Receiver<Bytes>, Closing), Response> {
     let mut params: Option<serde_json::Value> = envelope.params.and_then(|p| serde_json::from_str(p.get()).ok());
     let token = params.as_ref().and_then(|p| p.get("_meta")?.get("progressToken")).map(ToString::to_string);
-    let Some(Opened { id, token: server_token, mut hear }) = hub.open(client_id, token, false) else {
-        return fail(StatusCode::OK, Some(client_id), -32600, "a request with the same id is still running");
+    let Some(Opened { id, token: server_token, hear }) = hub.open(client_id, token, false) else {
+        return Err(fail(StatusCode::OK, Some(client_id), -32600, "a request with the same id is still running"));
     };
     let closing = {
-        let (hub, id) = (hub.clone(), id.clone());
-        Closing(Some(Box::new(move || hub.close(&id))))
+        let (hub, id, cancels) = (hub.clone(), id.clone(), stateless(headers));
+        Closing(Some(Box::new(move || hub.hang_up(&id, cancels))))
     };
     let sent = if id == *client_id {
         hub.child.send(envelope).await
@@ -410,10 +427,23 @@ async fn ask_child(front: &HttpFront, server: &str, hub: &Arc<Hub>, client_id: &
             Err(error) => Err(std::io::Error::other(error)),
         }
     };
-    let ended = || fail(StatusCode::BAD_GATEWAY, Some(client_id), -31005, "the server behind this gateway has ended");
     if sent.is_err() {
-        return ended();
+        return Err(child_ended(client_id));
     }
+    Ok((hear, closing))
+}
+
+fn child_ended(id: &Id) -> Response {
+    fail(StatusCode::BAD_GATEWAY, Some(id), -31005, "the server behind this gateway has ended")
+}
+
+/// A request that is no tool call: sent to the child, and answered by what comes back for it.
+async fn ask_child(front: &HttpFront, server: &str, hub: &Arc<Hub>, client_id: &Id, envelope: &Envelope<'_>, headers: &HeaderMap) -> Response {
+    let (mut hear, closing) = match sent_to_child(hub, client_id, envelope, headers).await {
+        Ok(sent) => sent,
+        Err(refused) => return refused,
+    };
+    let ended = || child_ended(client_id);
     let Some(first) = hear.recv().await else { return ended() };
     let mut first = first;
     if envelope.is("tools/list") {

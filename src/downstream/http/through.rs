@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
@@ -89,7 +89,7 @@ pub(super) async fn pass(front: &Arc<HttpFront>, name: &str, caller: &Caller, re
     let id = asked.filter(|asked| asked.method.is_some()).and_then(Envelope::id);
     let (head, body) = response.into_parts();
     let body = if is_stream(&head.headers) {
-        looked_at(front.clone(), name.to_owned(), body, id.cloned())
+        Body::from_stream(looked_at(front.clone(), name.to_owned(), body, id.cloned()))
     } else {
         match collect(body).await {
             Ok(whole) => match Envelope::read(&whole) {
@@ -108,8 +108,13 @@ pub(super) async fn pass(front: &Arc<HttpFront>, name: &str, caller: &Caller, re
 }
 
 /// A stream of events as it comes, without lists of tools that answer another request and that agents are not to see.
-fn looked_at(front: Arc<HttpFront>, name: String, body: UnsyncBoxBody<Bytes, hyper::Error>, asked: Option<Id>) -> Body {
-    let stream = stream::unfold((body, Events::default()), move |(mut body, mut events)| {
+pub(super) fn looked_at(
+    front: Arc<HttpFront>,
+    name: String,
+    body: UnsyncBoxBody<Bytes, hyper::Error>,
+    asked: Option<Id>,
+) -> impl Stream<Item = Result<Bytes, hyper::Error>> {
+    stream::unfold((body, Events::default()), move |(mut body, mut events)| {
         let (front, name, asked) = (front.clone(), name.clone(), asked.clone());
         async move {
             loop {
@@ -140,8 +145,7 @@ fn looked_at(front: Arc<HttpFront>, name: String, body: UnsyncBoxBody<Bytes, hyp
                 }
             }
         }
-    });
-    Body::from_stream(stream)
+    })
 }
 
 /// The headers that are the protocol's, and the session that they may open.
