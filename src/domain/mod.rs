@@ -1,6 +1,6 @@
 //! Decides, never does: no I/O, no clock, no `async`.
 //!
-//! From the ground up: [`json`], [`digest`] and [`clock`]; [`tool`] and [`call`] (what was asked); [`risk`] (how
+//! From the ground up: [`json`], [`digest`], [`forms`] and [`clock`]; [`tool`] and [`call`] (what was asked); [`risk`] (how
 //! dangerous, and why); [`policy`] (what the owner of a tool wants); [`decision`]; [`approval`] (the state machine);
 //! [`audit`] (the record); [`permit`] (the one value that lets a call through). Each names only those before it.
 
@@ -10,6 +10,7 @@ pub mod call;
 pub mod clock;
 pub mod decision;
 pub mod digest;
+pub mod forms;
 pub mod json;
 pub mod permit;
 pub mod policy;

@@ -4,9 +4,10 @@
 
 use std::sync::LazyLock;
 
-use regex::RegexSet;
+use regex::Regex;
 
 use super::digest::Digest;
+use super::forms::forms;
 use super::json::{Object, Value, canonical};
 use super::text::is_hidden;
 
@@ -29,8 +30,8 @@ pub struct ToolDefinition {
 
 /// Orders to a model where a description belongs: what published tool-poisoning attacks have in common. Real descriptions
 /// tell when to use a tool, and so an order alone is none of these.
-static ORDERS: LazyLock<Option<RegexSet>> = LazyLock::new(|| {
-    RegexSet::new([
+static ORDERS: LazyLock<Option<Vec<Regex>>> = LazyLock::new(|| {
+    forms([
         r"(?i)<\s*/?\s*(important|system|secret|instructions?|hidden)\s*>",
         r"(?i)\b(do not|don't|never|must not|without) (tell|inform|mention|show|reveal|notify|alert|telling|informing|mentioning)\b.{0,40}\b(user|human|person|anyone|this)",
         r"(?i)\b(ignore|disregard|forget|override)\b.{0,30}\b(previous|prior|above|earlier|other|all)\b.{0,30}\b(instruction|prompt|rule|tool|message)",
@@ -38,7 +39,6 @@ static ORDERS: LazyLock<Option<RegexSet>> = LazyLock::new(|| {
         r"(?i)(~|/home/[^/ ]+|/root|\$home)/\.(ssh|aws|cursor|kube|gnupg|netrc|config/gcloud)\b",
         r"(?i)\b(pass|put|include|send|provide)\b.{0,60}\b(conversation|chat history|system prompt|credentials|api keys?|private key)\b.{0,40}\b(as|in|to|into)\b",
     ])
-    .ok()
 });
 /// How much of a description is looked at, in bytes.
 const LOOKED_AT: usize = 64 << 10;
@@ -51,7 +51,7 @@ fn strange(entry: &Value) -> Option<&'static str> {
     if texts.chars().any(|c| is_hidden(c) && !matches!(c, '\n' | '\r' | '\t' | '\u{200d}' | '\u{fe0f}')) {
         return Some("its description has characters that nobody sees");
     }
-    let orders = ORDERS.as_ref().is_none_or(|set| set.is_match(&texts));
+    let orders = ORDERS.as_ref().is_none_or(|forms| forms.iter().any(|form| form.is_match(&texts)));
     orders.then_some("its description gives orders to the model")
 }
 

@@ -3,10 +3,11 @@
 
 use std::sync::LazyLock;
 
-use regex::RegexSet;
+use regex::Regex;
 
 use super::danger::Danger;
 use super::{Finding, Group, Sight};
+use crate::domain::forms::forms;
 use crate::domain::json::{Pointer, Value};
 
 const CALLS: [(&str, u16, bool, &str); 7] = [
@@ -55,7 +56,7 @@ const CALLS: [(&str, u16, bool, &str); 7] = [
 ];
 
 // Rules that do not compile would be a bug that the test below finds; without them all code still has its floor.
-static SET: LazyLock<Option<RegexSet>> = LazyLock::new(|| RegexSet::new(CALLS.map(|(.., rule)| rule)).ok());
+static FORMS: LazyLock<Option<Vec<Regex>>> = LazyLock::new(|| forms(CALLS.map(|(.., rule)| rule)));
 
 pub(super) fn observe(pointer: &Pointer, value: &Value, seen: &mut Sight<'_>) {
     let Some(text) = value.as_str() else {
@@ -74,9 +75,9 @@ pub(super) fn observe(pointer: &Pointer, value: &Value, seen: &mut Sight<'_>) {
 /// What is dangerous in a program: at least that it is one.
 pub(super) fn dangers(text: &str) -> Vec<Danger> {
     let mut found = vec![Danger::new(660, "it runs program text", text)];
-    let Some(set) = SET.as_ref() else { return found };
-    for rule in set.matches(text).iter() {
-        if let Some((reason, weight, destroys, _)) = CALLS.get(rule) {
+    let Some(forms) = FORMS.as_ref() else { return found };
+    for ((reason, weight, destroys, _), form) in CALLS.iter().zip(forms) {
+        if form.is_match(text) {
             let danger = Danger::new(*weight, *reason, text);
             found.push(if *destroys { danger.destroying() } else { danger });
         }
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     fn program_text_is_never_harmless_and_some_is_worse() {
-        assert!(SET.is_some());
+        assert!(FORMS.is_some());
         let worst = |text: &str| dangers(text).iter().map(|d| d.weight).max().unwrap();
         assert_eq!(worst("print(1 + 1)"), 660);
         assert!(worst("import shutil; shutil.rmtree('/srv')") > worst("import requests; requests.get('https://example.com')"));

@@ -5,11 +5,12 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::{Finding, Group, Sight};
+use crate::domain::forms::form;
 use crate::domain::json::{Pointer, Value};
 
-static CARD: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\b[3-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,7}\b").ok());
-static NUMBER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\b\d{3}-\d{2}-\d{4}\b").ok());
-static MAIL: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,120}\.[A-Za-z]{2,24}").ok());
+static CARD: LazyLock<Option<Regex>> = LazyLock::new(|| form(r"\b[3-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,7}\b"));
+static NUMBER: LazyLock<Option<Regex>> = LazyLock::new(|| form(r"\b\d{3}-\d{2}-\d{4}\b"));
+static MAIL: LazyLock<Option<Regex>> = LazyLock::new(|| form(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,120}\.[A-Za-z]{2,24}"));
 
 /// Looks at one string.
 pub(super) fn look(pointer: &Pointer, text: &str, seen: &mut Sight<'_>) {

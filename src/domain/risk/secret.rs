@@ -1,105 +1,59 @@
 //! Secrets in any string: credentials that have a form of their own, credentials in the place where credentials stand,
 //! and both inside base64, hexadecimal and gzip.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::LazyLock;
 
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use base64::Engine;
-use regex::{Regex, RegexSet};
+use regex::{Captures, Regex};
 
 use super::{Finding, Group, Sight};
+use crate::domain::forms::{form, forms};
 use crate::domain::json::{Pointer, Value};
 
-/// What has a form of its own: name, least entropy of what matched in bits per character times ten, form.
-const RULES: [(&str, u32, &str); 58] = [
-    ("an AWS access key", 28, r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b"),
-    ("an Amazon Bedrock key", 0, r"\bABSK[A-Za-z0-9+/]{100,}={0,2}|\bbedrock-api-key-[A-Za-z0-9+/=]{60,}"),
-    ("a GitHub token", 30, r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,})"),
-    ("a GitLab token", 30, r"\bgl(?:pat|ptt|dt|rt|oas|cbt|ffct|imt|soat|agent|rtr)-[A-Za-z0-9_-]{20,}"),
-    ("a Slack token", 28, r"\bxox[abeoprs]-\d{8,}-[A-Za-z0-9-]{16,}|\bxapp-[0-9]-[A-Z0-9]+-[0-9]+-[a-z0-9]{20,}|\bxoxe\.xox[bp]-\d-[A-Za-z0-9]{80,}"),
-    ("a Slack webhook", 0, r"hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9+/]{43,}"),
-    ("a private key", 0, r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"),
-    ("a Stripe key", 30, r"\b[rs]k_(?:live|prod|test)_[A-Za-z0-9]{16,}"),
-    ("a Google API key", 45, r"\bAIza[A-Za-z0-9_-]{35}\b"),
-    ("a Google OAuth secret", 30, r"\bGOCSPX-[A-Za-z0-9_-]{28}\b|\bya29\.[A-Za-z0-9_-]{30,}"),
-    ("a JSON web token", 30, r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
-    ("an OpenAI key", 30, r"\bsk-(?:proj-|svcacct-|admin-)?[A-Za-z0-9_-]{20,}T3BlbkFJ[A-Za-z0-9_-]{20,}"),
-    ("an Anthropic key", 30, r"\bsk-ant-(?:api|admin|oat)\d\d-[A-Za-z0-9_-]{93}AA\b"),
-    ("a model provider's key", 35, r"\b(?:sk-or-v1-[a-f0-9]{64}|pplx-[A-Za-z0-9]{48}|gsk_[A-Za-z0-9]{52}|r8_[A-Za-z0-9]{37}|xai-[A-Za-z0-9]{80})\b"),
-    ("a Hugging Face token", 30, r"\b(?:hf_[A-Za-z]{34}|api_org_[A-Za-z]{34})\b"),
-    ("an npm token", 30, r"\bnpm_[A-Za-z0-9]{36}\b"),
-    ("a PyPI token", 0, r"\bpypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{50,}"),
-    ("a RubyGems token", 0, r"\brubygems_[a-f0-9]{48}\b"),
-    ("a crates.io token", 30, r"\bcio[A-Za-z0-9]{32}\b"),
-    ("a DigitalOcean token", 0, r"\bdo[oprt]_v1_[a-f0-9]{64}\b"),
-    ("a Doppler token", 0, r"\bdp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9_.-]{40,}"),
-    ("a Linear key", 0, r"\blin_(?:api|oauth)_[A-Za-z0-9]{40,}"),
-    ("a Notion token", 30, r"\bntn_[0-9]{11}[A-Za-z0-9]{32,}|\bsecret_[A-Za-z0-9]{43}\b"),
-    ("a Vault token", 35, r"\bhv[sbr]\.[A-Za-z0-9_-]{24,}|\bs\.[A-Za-z0-9]{24}\b"),
-    ("a Terraform Cloud token", 0, r"\b[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9=_-]{60,}"),
-    ("an Azure client secret", 30, r"(?:^|[^A-Za-z0-9_~.-])[A-Za-z0-9_~.-]{3}\dQ~[A-Za-z0-9_~.-]{31,34}(?:$|[^A-Za-z0-9_~.-])"),
-    ("an Azure storage key", 35, r"(?i)AccountKey=[A-Za-z0-9+/]{80,}={0,2}"),
-    ("a SendGrid key", 0, r"\bSG\.[A-Za-z0-9_-]{20,24}\.[A-Za-z0-9_-]{39,50}\b"),
-    ("a Mailgun key", 30, r"\b(?:key|pubkey)-[a-f0-9]{32}\b"),
-    ("a Mailchimp key", 30, r"\b[a-f0-9]{32}-us\d{1,2}\b"),
-    ("a Twilio key", 30, r"\bSK[a-f0-9]{32}\b"),
-    ("a Telegram bot token", 30, r"\b\d{8,10}:AA[A-Za-z0-9_-]{33}\b"),
-    ("a Discord token", 35, r"\b[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40}\b"),
-    ("a Discord webhook", 0, r"discord(?:app)?\.com/api/webhooks/\d{17,20}/[A-Za-z0-9_-]{60,}"),
-    ("a Facebook token", 35, r"\bEAA[A-Za-z0-9]{60,}|\b\d{15,16}\|[A-Za-z0-9_-]{27,40}"),
-    ("a Shopify token", 0, r"\bshp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}\b"),
-    ("a Square token", 30, r"\b(?:EAAA|sq0atp-|sq0csp-)[A-Za-z0-9_-]{22,60}\b"),
-    ("a Sentry token", 0, r"\bsntr[yu]s?_[A-Za-z0-9+/=_-]{40,}"),
-    ("a Grafana token", 30, r"\bgl(?:c|sa)_[A-Za-z0-9+/_]{32,}={0,3}"),
-    ("a New Relic key", 30, r"\bNR(?:AK|JS|II|RA)-[A-Za-z0-9]{19,42}"),
-    ("a Datadog key", 0, r"\bddap_[A-Za-z0-9]{30,}"),
-    ("a Sourcegraph token", 30, r"\bsgp_(?:[A-Fa-f0-9]{16}_|local_)?[A-Fa-f0-9]{40}\b"),
-    ("a Databricks token", 30, r"\bdapi[a-f0-9]{32}(?:-\d)?\b"),
-    ("a Docker Hub token", 30, r"\bdckr_(?:pat|oat)_[A-Za-z0-9_-]{27,}"),
-    ("a PlanetScale credential", 30, r"\bpscale_(?:tkn|pw|oauth)_[A-Za-z0-9=_.-]{32,}"),
-    ("a Postman key", 0, r"\bPMAK-[a-f0-9]{24}-[a-f0-9]{34}\b"),
-    ("a Pulumi token", 0, r"\bpul-[a-f0-9]{40}\b"),
-    ("an Atlassian token", 30, r"\bATATT3[A-Za-z0-9_=-]{100,}|\bATCTT3[A-Za-z0-9_=-]{60,}"),
-    ("an Airtable token", 30, r"\bpat[A-Za-z0-9]{14}\.[a-f0-9]{64}\b"),
-    ("an Age key", 0, r"AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}"),
-    (
-        "a 1Password credential",
-        35,
-        r"\bops_eyJ[A-Za-z0-9+/]{200,}|\bA3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5}\b",
-    ),
-    ("a Fly.io token", 35, r"\bfo1_[A-Za-z0-9_-]{43}\b|\bfm[12][ar]?_[A-Za-z0-9+/]{100,}"),
-    ("a Figma token", 30, r"\bfigd_[A-Za-z0-9_-]{40,}"),
-    ("a Supabase key", 30, r"\bsbp_[a-f0-9]{40}\b|\bsb_secret_[A-Za-z0-9_-]{20,}"),
-    ("an Alibaba key", 30, r"\bLTAI[A-Za-z0-9]{20}\b"),
-    ("an OpenShift token", 32, r"\bsha256~[A-Za-z0-9_-]{43}\b"),
-    ("an EasyPost key", 30, r"\bEZ[AT]K[A-Za-z0-9]{54}\b"),
-    (
-        "a Cisco Meraki, Sourcegraph or Sumo Logic key",
-        33,
-        r"(?i)\b(?:meraki|sourcegraph|sumo|okta|heroku|fastly|netlify|snyk|algolia|bitbucket|contentful|dropbox|mapbox|zendesk)[\w .-]{0,20}(?:key|token|secret|pat|api)?[\w .-]{0,20}['\x22]?\s{0,3}[:=]{1,2}>?\s{0,3}['\x22]?[A-Fa-f0-9]{40}\b",
-    ),
-];
+mod rules;
 
-/// What stands where credentials stand; the first group is the credential.
-const PLACES: [(&str, &str); 4] = [
-    ("a password in a URL", r"(?i)\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@'\x22]{1,80}:([^\s/@'\x22]{3,120})@"),
-    (
-        "a credential in a header",
-        r"(?i)(?:authorization|apikey|api-key|x-api-key|x-auth-token|private-token|x-[a-z-]*token|x-[a-z-]*key)['\x22]?\s{0,4}[:=]\s{0,4}['\x22]?(?:bearer|basic|token|apikey|digest)?\s{0,4}([A-Za-z0-9_+/=.~-]{10,600})",
-    ),
-    ("a credential for curl", r"\bcurl\b(?:[^\n;|]|\\\n){0,400}?\s(?:-u|--user)[\s=]{1,3}['\x22]?[^\s:'\x22]{0,80}:([^\s'\x22]{3,120})"),
-    (
-        "a credential by its name",
-        r"(?i)(?:pass(?:word|wd|phrase)|[a-z_.-]*secret(?:[_-]?key)?|api[_-]?key|access[_-]?key|auth[_-]?token|access[_-]?token|client[_-]?secret|private[_-]?key|credential)['\x22]?\s{0,4}(?:[:=]|=>|:=)\s{0,4}['\x22]?([A-Za-z0-9_+/=.~!@#%^&*-]{8,200})",
-    ),
-];
+use rules::{CURL, PLACES, RULES};
+
+/// Which forms a text may hold: told from their marks, all of which one pass finds, however many they are.
+struct Marks {
+    search: AhoCorasick,
+    /// The form of each mark, counted through [`RULES`] and then [`PLACES`].
+    of: Vec<usize>,
+    /// Forms without a mark.
+    always: Vec<usize>,
+}
+
+impl Marks {
+    fn new() -> Option<Self> {
+        let marks = RULES.iter().map(|(_, marks, ..)| *marks).chain(PLACES.iter().map(|(_, marks, _)| *marks));
+        let (mut words, mut of, mut always) = (Vec::new(), Vec::new(), Vec::new());
+        for (n, marks) in marks.enumerate() {
+            if marks.is_empty() {
+                always.push(n);
+            }
+            for mark in marks.split(' ').filter(|mark| !mark.is_empty()) {
+                words.push(mark);
+                of.push(n);
+            }
+        }
+        let search = AhoCorasick::builder().ascii_case_insensitive(true).kind(Some(AhoCorasickKind::DFA)).build(words).ok()?;
+        Some(Self { search, of, always })
+    }
+
+    /// The forms that `text` may hold, in their order.
+    fn may_be_in(&self, text: &str) -> BTreeSet<usize> {
+        let found = self.search.find_overlapping_iter(text).filter_map(|mark| self.of.get(mark.pattern().as_usize()));
+        self.always.iter().chain(found).copied().collect()
+    }
+}
 
 // Rules that do not compile would be a bug; then every string counts as unreadable, and the test below fails.
-static SET: LazyLock<Option<RegexSet>> = LazyLock::new(|| RegexSet::new(RULES.map(|(_, _, rule)| rule)).ok());
-static EACH: LazyLock<Vec<Option<Regex>>> = LazyLock::new(|| RULES.iter().map(|(_, _, rule)| Regex::new(rule).ok()).collect());
-static HINTS: LazyLock<Option<RegexSet>> = LazyLock::new(|| RegexSet::new(PLACES.map(|(_, rule)| rule)).ok());
-static PLACED: LazyLock<Vec<Option<Regex>>> = LazyLock::new(|| PLACES.iter().map(|(_, rule)| Regex::new(rule).ok()).collect());
-static PACKED: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"[A-Za-z0-9+/_-]{24,}={0,2}|(?:[0-9a-fA-F]{2}){16,}").ok());
+static MARKS: LazyLock<Option<Marks>> = LazyLock::new(Marks::new);
+static FORMS: LazyLock<Option<Vec<Regex>>> = LazyLock::new(|| forms(RULES.map(|(.., rule)| rule).into_iter().chain(PLACES.map(|(.., rule)| rule))));
+static PACKED: LazyLock<Option<Regex>> = LazyLock::new(|| form(r"[A-Za-z0-9+/_-]{24,}={0,2}|(?:[0-9a-fA-F]{2}){16,}"));
 
 /// Looks at one string.
 pub(super) fn look(pointer: &Pointer, text: &str, seen: &mut Sight<'_>) {
@@ -130,27 +84,14 @@ fn collect(text: &str, layers: u8, names: &mut Vec<(&'static str, u8)>) -> bool 
     if text.len() < 12 {
         return true;
     }
-    let (Some(set), Some(hints)) = (SET.as_ref(), HINTS.as_ref()) else { return false };
-    for rule in set.matches(text).iter() {
-        let (Some((name, least, _)), Some(Some(form))) = (RULES.get(rule), EACH.get(rule)) else { continue };
-        let real = |hit: &str| {
-            let core = hit.trim_matches(|c: char| !c.is_ascii_alphanumeric() && !"~_-.".contains(c));
-            let digits = core.bytes().any(|b| b.is_ascii_digit()) || matches!(*name, "a Hugging Face token" | "an AWS access key");
-            *least == 0 || (digits && entropy(core) * 10.0 >= f64::from(*least) && !placeholder(core))
+    let (Some(marks), Some(forms)) = (MARKS.as_ref(), FORMS.as_ref()) else { return false };
+    for (n, form) in marks.may_be_in(text).into_iter().filter_map(|n| Some((n, forms.get(n)?))) {
+        let found = match (RULES.get(n), n.checked_sub(RULES.len()).and_then(|n| PLACES.get(n))) {
+            (Some((name, _, least, _)), _) => is_there(name, *least, form, text).then_some(*name),
+            (None, Some((name, ..))) => stands(name, form, text).then_some(*name),
+            (None, None) => None,
         };
-        if form.find_iter(text).take(50).any(|hit| real(hit.as_str())) {
-            names.push((*name, layers));
-        }
-    }
-    for rule in hints.matches(text).iter() {
-        let (Some((name, _)), Some(Some(form))) = (PLACES.get(rule), PLACED.get(rule)) else { continue };
-        let named = rule == 3;
-        let real = |value: &str| {
-            !placeholder(value) && if named { entropy(value) >= 3.3 && mixed(value) } else { value.len() < 16 || entropy(value) >= 3.0 }
-        };
-        if form.captures_iter(text).take(50).filter_map(|hit| hit.get(1)).any(|value| real(value.as_str())) {
-            names.push((*name, layers));
-        }
+        names.extend(found.map(|name| (name, layers)));
     }
     if layers < 3 && text.len() <= 256 * 1024 {
         for packed in PACKED.iter().flat_map(|rule| rule.find_iter(text)).take(40) {
@@ -160,6 +101,38 @@ fn collect(text: &str, layers: u8, names: &mut Vec<(&'static str, u8)>) -> bool 
         }
     }
     true
+}
+
+/// Whether a text holds a secret of that form.
+fn is_there(name: &str, least: u32, form: &Regex, text: &str) -> bool {
+    let real = |hit: &str| {
+        let core = hit.trim_matches(|c: char| !c.is_ascii_alphanumeric() && !"~_-.".contains(c));
+        let digits = core.bytes().any(|b| b.is_ascii_digit()) || matches!(name, "a Hugging Face token" | "an AWS access key");
+        least == 0 || (digits && entropy(core) * 10.0 >= f64::from(least) && !placeholder(core))
+    };
+    form.find_iter(text).take(50).any(|hit| real(hit.as_str()))
+}
+
+/// Whether a credential stands in that place.
+fn stands(name: &str, form: &Regex, text: &str) -> bool {
+    let real = |value: &str| {
+        !placeholder(value)
+            && if name == "a credential by its name" { entropy(value) >= 3.3 && mixed(value) } else { value.len() < 16 || entropy(value) >= 3.0 }
+    };
+    let stands = |hit: &Captures<'_>| name != CURL || hit.get(0).is_some_and(|whole| is_curls(text, whole.start()));
+    form.captures_iter(text).filter(stands).take(50).filter_map(|hit| hit.get(1)).any(|value| real(value.as_str()))
+}
+
+/// Whether what begins at `at` belongs to a command `curl` not far before.
+fn is_curls(text: &str, at: usize) -> bool {
+    const FAR: usize = 400;
+    let before = text.get(text.floor_char_boundary(at.saturating_sub(FAR))..at).unwrap_or_default();
+    let is_word = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+    before.rmatch_indices("curl").any(|(start, found)| {
+        let (head, rest) = (before.get(..start).unwrap_or_default(), before.get(start + found.len()..).unwrap_or_default());
+        let ends = rest.replace("\\\n", "").contains(['\n', ';', '|']);
+        !is_word(head.chars().next_back()) && !is_word(rest.chars().next()) && !ends
+    })
 }
 
 /// What a run of letters holds if it is an encoding of text.
@@ -249,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_rules_compile_and_tell_secrets_from_prose() {
-        assert!(SET.is_some() && HINTS.is_some() && PACKED.is_some());
+        assert!(FORMS.is_some() && MARKS.is_some() && PACKED.is_some());
         let pem = ["-----BEGIN RSA ", "PRIVATE KEY-----"].concat();
         let url = ["postgres://app:", "hunter22@db/x"].concat();
         let github = ["ghp_", "q8Zt3Lw9Xv2Bn5Mk7Pj4Hd6Fs1Ga0Rc8Ye3U"].concat();
@@ -270,6 +243,52 @@ mod tests {
         ] {
             assert!(!carries_secret(text), "{text}");
         }
+    }
+
+    /// The shortest texts of a form: one for each of its alternatives.
+    fn shortest(form: &regex_syntax::hir::Hir) -> Vec<String> {
+        use regex_syntax::hir::{Class, HirKind};
+        let joined = |parts: Vec<Vec<String>>| {
+            let longest = parts.iter().map(Vec::len).max().unwrap_or(1);
+            (0..longest).map(|n| parts.iter().filter_map(|part| part.get(n % part.len().max(1))).cloned().collect()).collect()
+        };
+        match form.kind() {
+            HirKind::Empty | HirKind::Look(_) => vec![String::new()],
+            HirKind::Literal(literal) => vec![String::from_utf8(literal.0.to_vec()).unwrap()],
+            HirKind::Class(Class::Unicode(class)) => vec![class.ranges()[0].start().to_string()],
+            HirKind::Class(Class::Bytes(class)) => vec![char::from(class.ranges()[0].start()).to_string()],
+            HirKind::Repetition(repeated) => shortest(&repeated.sub).into_iter().map(|text| text.repeat(repeated.min as usize)).collect(),
+            HirKind::Capture(capture) => shortest(&capture.sub),
+            HirKind::Concat(parts) => joined(parts.iter().map(shortest).collect()),
+            HirKind::Alternation(each) => each.iter().flat_map(shortest).collect(),
+        }
+    }
+
+    #[test]
+    fn every_form_has_a_mark_of_it_in_it() {
+        let (marks, forms) = (MARKS.as_ref().unwrap(), FORMS.as_ref().unwrap());
+        assert_eq!(marks.always.len(), 1);
+        for (n, form) in forms.iter().enumerate().filter(|(n, _)| *n != RULES.len() + 2) {
+            let texts = shortest(&regex_syntax::Parser::new().parse(form.as_str()).unwrap());
+            assert!(!texts.is_empty());
+            for text in texts.into_iter().flat_map(|text| [text.to_lowercase(), text]) {
+                assert!(marks.may_be_in(&text).contains(&n), "{}: {text}", form.as_str());
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_curl_is_its_password() {
+        let user = ["-u admin:", "t9Kq2wZ"].concat();
+        let decoys = "-u a:$b ".repeat(60);
+        for text in ["curl -s {}", "curl -s \\\n  {} https://x", "(curl {})", "curl\t{}", "curl {} x"].map(|text| text.replace("{}", &user)) {
+            assert!(carries_secret(&text), "{text}");
+            assert!(carries_secret(&format!("{decoys}; {text}")), "{text}");
+        }
+        for text in ["git {}", "curl x; run {}", "curl x | run {}", "curl x\nrun {}", "curly {}", "xcurl {}"].map(|text| text.replace("{}", &user)) {
+            assert!(!carries_secret(&text), "{text}");
+        }
+        assert!(!carries_secret(&format!("curl {} {user}", "x".repeat(500))));
     }
 
     #[test]

@@ -9,9 +9,10 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
 
-use regex::RegexSet;
+use regex::Regex;
 
 use super::{Effect, Finding, Group, Sight};
+use crate::domain::forms::forms;
 use crate::domain::json::{Pointer, Value};
 
 /// How many identifiers and phrases are remembered per caller.
@@ -29,7 +30,7 @@ const WORDS: usize = 4;
 /// Texts that speak to an agent rather than to a reader. They raise only; ordinary text seldom holds them.
 const ORDERS: [&str; 9] = [
     r"(?i)\b(?:ignore|disregard|forget|override)\b.{0,30}\b(?:previous|prior|above|earlier|all|your)\b.{0,20}\b(?:instruction|prompt|rule|direction|message|guideline)",
-    r"(?i)\b(?:strictly )?(?:adhere to|follow|obey|execute) (?:these|this|the following|my) (?:new )?(?:instruction|order|step|command)",
+    r"(?i)\b(?:adhere to|follow|obey|execute) (?:these|this|the following|my) (?:new )?(?:instruction|order|step|command)",
     r"(?i)\bbefore (?:you|doing|continuing|proceeding|answering|anything)\b.{0,60}\b(?:please|must|need to|have to|first|do the following)\b",
     r"(?i)<\s*/?\s*(?:information|important|system|instructions?|admin|assistant|secret)\s*>",
     r"(?i)\b(?:do not|don't|never) (?:tell|inform|mention|alert|notify|ask)\b.{0,30}\b(?:user|human|anyone|owner)\b",
@@ -39,7 +40,7 @@ const ORDERS: [&str; 9] = [
     r"(?i)\b(?:ai|agent|assistant|language model)s?\b[^.]{0,40}\b(?:must|should|need to|have to|required to|please)\b",
 ];
 
-static ORDER: LazyLock<Option<RegexSet>> = LazyLock::new(|| RegexSet::new(ORDERS).ok());
+static ORDER: LazyLock<Option<Vec<Regex>>> = LazyLock::new(|| forms(ORDERS));
 
 /// What the results of a tool are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
@@ -136,7 +137,7 @@ impl Trail {
             self.untrusted = MINDFUL;
         }
         let cut = (0..=LONGEST.min(text.len())).rev().find_map(|at| text.get(..at)).unwrap_or_default();
-        if ORDER.as_ref().is_none_or(|set| set.is_match(cut)) {
+        if ORDER.as_ref().is_none_or(|forms| forms.iter().any(|form| form.is_match(cut))) {
             self.instructed = MINDFUL;
         }
         for token in tokens(cut).filter(|token| identifies(token)) {
