@@ -40,6 +40,21 @@ fn parse_canonical_digest(bencher: Bencher<'_, '_>, comment: usize) {
     });
 }
 
+/// Looking for secrets in 1 MB: prose, prose with letters outside ASCII, runs of base64, and texts made to keep forms busy.
+#[divan::bench(args = ["prose", "umlauts", "base64", "curl", "headers", "mixed"])]
+fn secrets_in_a_megabyte(bencher: Bencher<'_, '_>, kind: &str) {
+    let unit: String = match kind {
+        "prose" => "an ordinary sentence of the kind that agents write. ".into(),
+        "umlauts" => "größere Sätze mit Umlauten, wie Menschen sie schreiben. ".into(),
+        "base64" => "dGhpcyBpcyBzb21lIHRleHQgaW4gYmFzZTY0IA+/".into(),
+        "curl" => "curl ".into(),
+        "headers" => "authorization:x-a-token ".into(),
+        _ => "meraki snyk token pass secret_ eyJ AKIA xoxb-1 -u a:bc :// key= sk_live_ 1234567 curl ".into(),
+    };
+    let text = unit.repeat(1_000_000 / unit.len());
+    bencher.bench(|| risk::carries_secret(black_box(&text)));
+}
+
 fn thousand() -> PolicySet {
     let policy = include_str!("../tool-policies/ledger/refund_payment.toml");
     let source = |n: usize| PolicySource {
@@ -130,7 +145,7 @@ fn judge(role: &str, text: &str) -> u8 {
     let mut call = ToolCall::parse(br#"{"name":"t","arguments":{}}"#, Limits::default()).unwrap();
     let mut arguments = Object::default();
     arguments.insert("x", Value::from(text));
-    call.arguments = Value::Object(arguments);
+    call.arguments = Value::Object(arguments).into();
     let profile = Profile { effect: Some(Effect::Execute), reversible: None, roles: vec![("/x".parse().unwrap(), role)] };
     let seen = risk::observe(&call, &profile, &Known::NotAsked, &History::default());
     risk::score::assess(seen.findings, &risk::Bands::default(), None).score

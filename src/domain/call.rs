@@ -1,9 +1,12 @@
 //! What was asked: the tool, its arguments, and who asks. Judged, shown, hashed and sent from this one value.
 
+use std::ops::Deref;
+use std::sync::OnceLock;
+
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, Fields};
-use super::json::{JsonError, Limits, Object, Value, canonical, read};
+use super::json::{JsonError, Limits, Object, Value, canonical, canonical_with, read};
 
 /// The workload that asks. Never taken from the body of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -69,10 +72,64 @@ impl Method {
     /// Keeps digests of different methods apart.
     fn tag(self) -> &'static str {
         match self {
-            Self::CallTool => "countersign call v1",
-            Self::ReadResource => "countersign resource v1",
-            Self::GetPrompt => "countersign prompt v1",
+            Self::CallTool => "countersign call v2",
+            Self::ReadResource => "countersign resource v2",
+            Self::GetPrompt => "countersign prompt v2",
         }
+    }
+}
+
+/// Arguments, with their canonical text and its digest, which are made once: they may be long.
+#[derive(Clone, Debug)]
+pub struct Arguments {
+    value: Value,
+    written: OnceLock<Box<(String, Digest)>>,
+}
+
+impl Arguments {
+    fn written(&self) -> &(String, Digest) {
+        self.written.get_or_init(|| {
+            let text = canonical(&self.value);
+            let digest = Digest::of(text.as_bytes());
+            Box::new((text, digest))
+        })
+    }
+
+    /// The canonical text.
+    pub fn text(&self) -> &str {
+        &self.written().0
+    }
+
+    /// The digest of the canonical text.
+    pub fn digest(&self) -> Digest {
+        self.written().1
+    }
+
+    fn remove(&mut self, name: &str) -> Option<Value> {
+        let Value::Object(arguments) = &mut self.value else { return None };
+        let removed = arguments.remove(name)?;
+        self.written = OnceLock::new();
+        Some(removed)
+    }
+}
+
+impl From<Value> for Arguments {
+    fn from(value: Value) -> Self {
+        Self { value, written: OnceLock::new() }
+    }
+}
+
+impl Deref for Arguments {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.value
+    }
+}
+
+impl PartialEq for Arguments {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
     }
 }
 
@@ -85,7 +142,7 @@ pub struct ToolCall {
     pub tool: String,
     /// `arguments`; an empty object where the client sent none. Of another request what it is about: `uri`, or `name` and
     /// `arguments`.
-    pub arguments: Value,
+    pub arguments: Arguments,
     /// Whether the client sent `arguments` at all: what goes upstream has them only then.
     pub has_arguments: bool,
     /// Everything else that the upstream will see and that is part of the action: `task`, `inputResponses`,
@@ -264,7 +321,7 @@ impl ToolCall {
         if !meta.is_empty() {
             rest.insert("_meta", Value::Object(meta));
         }
-        Ok(Self { method, tool, arguments, has_arguments, extras: rest, protocol_meta, stated_reason, stated_prompt })
+        Ok(Self { method, tool, arguments: arguments.into(), has_arguments, extras: rest, protocol_meta, stated_reason, stated_prompt })
     }
 
     /// The parameters that go upstream: what was judged, in canonical text, with `protocol_meta`.
@@ -280,33 +337,26 @@ impl ToolCall {
         if !meta.is_empty() {
             params.insert("_meta", Value::Object(meta));
         }
-        match (self.method, &self.arguments) {
-            (Method::CallTool, arguments) => {
-                if self.has_arguments {
-                    params.insert("arguments", arguments.clone());
-                }
-                params.insert("name", Value::from(self.tool.as_str()));
+        if self.method != Method::CallTool {
+            for (name, value) in self.arguments.as_object().into_iter().flat_map(Object::iter) {
+                params.insert(name, value.clone());
             }
-            (_, about) => {
-                for (name, value) in about.as_object().into_iter().flat_map(Object::iter) {
-                    params.insert(name, value.clone());
-                }
-            }
+            return canonical(&Value::Object(params));
         }
-        canonical(&Value::Object(params))
+        params.insert("name", Value::from(self.tool.as_str()));
+        if self.has_arguments { canonical_with(params, "arguments", self.arguments.text()) } else { canonical(&Value::Object(params)) }
     }
 
     /// Takes the argument `name` out of the call as what the agent says of itself.
     pub fn take_reason(&mut self, name: &str) {
-        let Value::Object(arguments) = &mut self.arguments else { return };
-        if let Some(reason) = arguments.remove(name) {
+        if let Some(reason) = self.arguments.remove(name) {
             self.stated_reason.get_or_insert_with(|| reason.plain().chars().take(MOST_STATED).collect());
         }
     }
 
     /// The digest of the canonical arguments alone: what an upstream can compute from what it receives.
     pub fn arguments_digest(&self) -> Digest {
-        Digest::of(canonical(&self.arguments).as_bytes())
+        self.arguments.digest()
     }
 }
 
@@ -349,7 +399,7 @@ impl CallDigest {
             .field(binding.upstream.as_bytes())
             .field(call.tool.as_bytes())
             .optional(binding.definition.as_ref().map(|d| d.bytes().as_slice()))
-            .optional(call.has_arguments.then(|| canonical(&call.arguments)).as_deref().map(str::as_bytes))
+            .optional(call.has_arguments.then(|| call.arguments.digest()).as_ref().map(|digest| digest.bytes().as_slice()))
             .field(canonical(&Value::Object(call.extras.clone())).as_bytes())
             .field(binding.policy.bytes())
             .field(binding.approvers.bytes())

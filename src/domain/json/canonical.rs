@@ -1,12 +1,20 @@
 //! The canonical text of a value: RFC 8785 (JCS), with one extension: integers within 64 bits are written exactly
 //! where JCS would round them to a double.
 
-use super::{Number, Value};
+use super::{Number, Object, Value};
 
 /// The one text of `value`. Reading it back gives `value` again.
 pub fn canonical(value: &Value) -> String {
     let mut out = String::with_capacity(128);
     write(value, &mut out);
+    out
+}
+
+/// The text of `object` with one more member, whose canonical text is at hand, in its place among the others.
+pub fn canonical_with(mut object: Object, name: &str, text: &str) -> String {
+    object.insert(name, Value::Null);
+    let mut out = String::with_capacity(text.len() + 256);
+    write_members(&object, &mut out, &|key, member, out| if key == name { out.push_str(text) } else { write(member, out) });
     out
 }
 
@@ -28,18 +36,22 @@ fn write(value: &Value, out: &mut String) {
             out.push(']');
         }
         Value::Object(object) => {
-            out.push('{');
-            for (n, (key, member)) in object.iter().enumerate() {
-                if n > 0 {
-                    out.push(',');
-                }
-                write_string(key, out);
-                out.push(':');
-                write(member, out);
-            }
-            out.push('}');
+            write_members(object, out, &|_, member, out| write(member, out));
         }
     }
+}
+
+fn write_members(object: &Object, out: &mut String, one: &impl Fn(&str, &Value, &mut String)) {
+    out.push('{');
+    for (n, (key, member)) in object.iter().enumerate() {
+        if n > 0 {
+            out.push(',');
+        }
+        write_string(key, out);
+        out.push(':');
+        one(key, member, out);
+    }
+    out.push('}');
 }
 
 /// A number as ECMAScript writes it (RFC 8785 §3.2.2.3), integers exactly.

@@ -8,7 +8,7 @@ mod canonical;
 mod pointer;
 mod reader;
 
-pub use canonical::canonical;
+pub use canonical::{canonical, canonical_with};
 pub use pointer::{Pattern, Pointer, PointerError};
 pub use reader::{JsonError, JsonErrorKind, Limits, read};
 

@@ -45,7 +45,7 @@ impl Case {
         ToolCall {
             method,
             tool: if method == Method::CallTool { name } else { method.name() }.to_owned(),
-            arguments: self.arguments.clone(),
+            arguments: self.arguments.clone().into(),
             has_arguments: true,
             extras: Object::default(),
             protocol_meta: Object::default(),

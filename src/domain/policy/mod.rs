@@ -235,7 +235,7 @@ impl Policy {
         let again = self.ask.again.as_ref()?;
         let mut common = call.clone();
         for (place, _) in again.vary.iter().flat_map(|pattern| pattern.find(&call.arguments)) {
-            common.arguments = without(&common.arguments, &Pointer::root(), &place);
+            common.arguments = without(&common.arguments, &Pointer::root(), &place).into();
         }
         Some(CallDigest::of(&common, caller, binding, Some("countersign again v1")))
     }

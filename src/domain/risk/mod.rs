@@ -319,7 +319,7 @@ mod tests {
         let plain = read(br#"{"path":"/etc/shadow"}"#, Limits::default()).unwrap();
         let mut asked = call("{}");
         asked.tool = "read_file".into();
-        asked.arguments = plain;
+        asked.arguments = plain.into();
         let seen = observe(&asked, &Profile::default(), &Known::Unread, &History::default());
         assert!(seen.findings.iter().any(|f| f.signal == "path" && f.pointer.as_deref() == Some("/path")));
     }
