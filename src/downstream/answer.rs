@@ -80,12 +80,17 @@ fn task_state(view: &TaskView) -> Map<String, Value> {
         TaskNow::Running => ("working", Some("Approved; the call runs".into()), None),
         TaskNow::Cancelled => ("cancelled", Some("Taken back; the call was NOT executed".into()), None),
         TaskNow::Refused(refusal) => ("completed", Some(words(refusal).0), Some(("result", tool_result(refusal, true)))),
+        TaskNow::Asking(kept) => {
+            let mut whole: Value = serde_json::from_slice(kept).unwrap_or_default();
+            let asked = whole.pointer_mut("/result/inputRequests").map(Value::take).unwrap_or_else(|| json!({}));
+            ("input_required", Some("The server asks for more before the call can end".into()), Some(("inputRequests", asked)))
+        }
         TaskNow::Answered(kept) => {
             let mut whole: Map<String, Value> = serde_json::from_slice(kept).unwrap_or_default();
             let (result, error) = (whole.remove("result").unwrap_or_default(), whole.remove("error").unwrap_or_default());
             if result.get("resultType").is_some_and(|kind| kind != "complete") {
-                // What a server asks in the middle of a call nobody can answer for a task.
-                let why = "the server did not end the call, and asks for what a task cannot give: call again without tasks";
+                // A task of the server's own, which it was not told that anybody could follow.
+                let why = "the server did not end the call, and answered in a way that a task cannot: call again without tasks";
                 ("failed", None, Some(("error", json!({"code": -31007, "message": why}))))
             } else if !result.is_null() {
                 ("completed", None, Some(("result", result)))

@@ -80,6 +80,8 @@ pub(super) struct Listening {
     id: Id,
     /// Its tasks, and how they stood when it was told last.
     tasks: HashMap<String, Option<Stand>>,
+    /// The tasks by the approvals that they stand at now, where those are not their first.
+    later: HashMap<String, String>,
     /// Tasks that may have changed.
     due: VecDeque<String>,
     changes: broadcast::Receiver<Arc<str>>,
@@ -99,7 +101,7 @@ impl Listening {
     ) -> Self {
         // Where they stand now comes first: a task may have changed since its client heard of it.
         let (due, tasks) = (tasks.iter().cloned().collect(), tasks.iter().map(|task| (task.clone(), None)).collect());
-        Self { gateway, server, caller, id, tasks, due, changes, look: tokio::time::interval(LOOK), acknowledged: false }
+        Self { gateway, server, caller, id, tasks, later: HashMap::new(), due, changes, look: tokio::time::interval(LOOK), acknowledged: false }
     }
 
     /// The first message, where no server is asked for anything. Nothing is told before.
@@ -143,6 +145,9 @@ impl Listening {
                 match self.gateway.task(task, &self.caller, &self.server).await {
                     Ok(Some(view)) => {
                         let now = (discriminant(&view.now), view.updated);
+                        if view.id.strip_prefix(TASK_PREFIX) != Some(&view.approval) {
+                            self.later.insert(view.approval.clone(), view.id.clone());
+                        }
                         let news = self.tasks.insert(view.id.clone(), Some(now)) != Some(Some(now));
                         self.due.pop_front();
                         if news {
@@ -160,7 +165,7 @@ impl Listening {
             tokio::select! {
                 changed = self.changes.recv() => match changed {
                     Ok(approval) => {
-                        let task = format!("{TASK_PREFIX}{approval}");
+                        let task = self.later.get(&*approval).cloned().unwrap_or_else(|| format!("{TASK_PREFIX}{approval}"));
                         if self.tasks.contains_key(&task) {
                             self.due.push_back(task);
                         }

@@ -21,7 +21,7 @@ use super::identity::Callers;
 use super::judged::{Request, imitates};
 use super::listening::{Listeners, Wanted};
 use super::speak::Speaker;
-use super::tasks::{self, Asking};
+use super::tasks::{self, Asking, Question};
 use crate::adapters::upstream::{Bridge, Child, Envelope, Id, Lines, LinesError, Upstream};
 use crate::domain::call::ToolCall;
 use crate::domain::json::Limits;
@@ -317,13 +317,13 @@ impl Front {
     }
 
     /// A question about a task of ours.
-    async fn task(&self, id: Id, method: &str, task: String) {
+    async fn task(&self, id: Id, method: &str, question: Question) {
         let shared = self.shared.clone();
         let text = match shared.callers.recognise(None, None, shared.gateway.clock.as_ref()).await {
             Ok(caller) => {
                 let (gateway, server, upstream) = (&shared.gateway, &shared.server, self.wire.upstream());
                 let asking = Asking { gateway, server, upstream, caller, tasks: &self.calls, gone: self.gone.child_token() };
-                asking.answer(&id, method, &task).await
+                asking.answer(&id, method, &question).await
             }
             Err(error) => answer::error(Some(&id), -31001, &error.to_string()),
         };

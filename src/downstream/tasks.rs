@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -11,22 +12,28 @@ use super::answer;
 use super::listening::{Listening, Wanted};
 use crate::adapters::store::StoreError;
 use crate::adapters::upstream::{Envelope, Id, Upstream};
-use crate::domain::call::Caller;
-use crate::gateway::{Attempt, Gateway, Server, TASK_PREFIX, TaskNow};
+use crate::domain::call::{Caller, ToolCall};
+use crate::domain::json::{Limits, Object, Value, read};
+use crate::gateway::{Attempt, Gateway, GoesOn, Refusal, Replied, Server, TASK_PREFIX, TaskNow};
 use crate::system::random_hex;
 
-/// The id of a task of ours that a message is about.
-pub(super) fn ours(envelope: &Envelope<'_>) -> Option<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct About {
-        task_id: String,
-    }
+/// A question about a task of ours.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Question {
+    /// The task's id.
+    task_id: String,
+    /// What its client answers to its server.
+    input_responses: Option<Box<RawValue>>,
+}
+
+/// The question about a task of ours that a message is.
+pub(super) fn ours(envelope: &Envelope<'_>) -> Option<Question> {
     if !["tasks/get", "tasks/cancel", "tasks/update"].iter().any(|method| envelope.is(method)) {
         return None;
     }
-    let about: About = serde_json::from_str(envelope.params?.get()).ok()?;
-    about.task_id.starts_with(TASK_PREFIX).then_some(about.task_id)
+    let question: Question = serde_json::from_str(envelope.params?.get()).ok()?;
+    question.task_id.starts_with(TASK_PREFIX).then_some(question)
 }
 
 /// Who asks about a task, and where it would go on.
@@ -42,8 +49,8 @@ pub(super) struct Asking<'a> {
 
 impl Asking<'_> {
     /// The answer to `tasks/get`, `tasks/cancel` or `tasks/update` of a task of ours.
-    pub(super) async fn answer(self, id: &Id, method: &str, task: &str) -> String {
-        let name = &self.server.name;
+    pub(super) async fn answer(self, id: &Id, method: &str, question: &Question) -> String {
+        let (name, task) = (&self.server.name, question.task_id.as_str());
         let unknown = || answer::error(Some(id), -32602, "there is no such task");
         let view = match method {
             "tasks/cancel" => match self.gateway.cancel_task(task, &self.caller, name).await {
@@ -51,12 +58,30 @@ impl Asking<'_> {
                 Ok(false) => return unknown(),
                 Err(error) => Err(error),
             },
+            "tasks/update" => {
+                // Read as strictly as a call, for it becomes a part of one.
+                let given = question.input_responses.as_ref().map(|raw| read(raw.get().as_bytes(), Limits::default()));
+                let responses = match given {
+                    None => Object::default(),
+                    Some(Ok(Value::Object(responses))) => responses,
+                    Some(Ok(other)) => return answer::error(Some(id), -32602, &format!("`inputResponses` must be an object, not {}", other.kind())),
+                    Some(Err(error)) => return answer::error(Some(id), -32602, &format!("`inputResponses` was refused: {error}")),
+                };
+                match self.gateway.told(task, &self.caller, name, &responses).await {
+                    Ok(Replied::Unknown) => return unknown(),
+                    Ok(Replied::Nothing) => return answer::acknowledged(id),
+                    Ok(Replied::Wrong(why)) => return answer::error(Some(id), -32602, &why),
+                    Ok(Replied::GoesOn(on)) => {
+                        self.go_on(*on);
+                        return answer::acknowledged(id);
+                    }
+                    Err(error) => Err(error),
+                }
+            }
             _ => self.gateway.task(task, &self.caller, name).await,
         };
         match view {
             Ok(None) => unknown(),
-            // Nothing was asked for that an update could answer.
-            Ok(Some(_)) if method == "tasks/update" => answer::acknowledged(id),
             Ok(Some(view)) => {
                 if matches!(view.now, TaskNow::Waiting(_) | TaskNow::Running) {
                     self.resume(task).await;
@@ -88,16 +113,43 @@ impl Asking<'_> {
 
     /// Somebody must wait for the task; after a restart nobody does.
     async fn resume(&self, task: &str) {
-        let (call, id) = match (self.gateway.forsaken(task).await, random_hex::<8>()) {
-            (Ok(Some(call)), Ok(id)) => (call, Id::Text(format!("countersign-task-{id}"))),
-            (Ok(None), _) => return,
-            (Err(error), _) => return tracing::error!(%error, "a task could not be resumed"),
-            (_, Err(error)) => return tracing::error!(%error, "a task could not be resumed"),
+        let (approval, call) = match self.gateway.forsaken(task).await {
+            Ok(Some(forsaken)) => forsaken,
+            Ok(None) => return,
+            Err(error) => return tracing::error!(%error, "a task could not be resumed"),
         };
-        // What is said goes nowhere; the task's answer is kept.
+        let Some(attempt) = self.attempt(call) else { return };
+        let gateway = self.gateway.clone();
+        self.tasks.spawn(async move { gateway.resume(&approval, attempt).await });
+    }
+
+    /// A task goes on with another call.
+    fn go_on(&self, on: GoesOn) {
+        let Some(attempt) = self.attempt(on.call.clone()) else { return };
+        let gateway = self.gateway.clone();
+        self.tasks.spawn(async move {
+            // Whether it is good for another try stands in the words; whatever did not run is told by the next question.
+            if let Some(refusal) = gateway.go_on(&on, attempt).await.filter(|refusal| !matches!(refusal, Refusal::Failed { .. })) {
+                let answer = answer::refused(&Id::Number(0), &refusal, true, true);
+                if let Err(error) = gateway.ended_with(&on.approval, answer.into_bytes()).await {
+                    tracing::error!(%error, "the end of a task could not be recorded; its client is asked again");
+                }
+            }
+        });
+    }
+
+    /// An attempt that nobody listens to: the task's answer is kept.
+    fn attempt(&self, call: ToolCall) -> Option<Attempt> {
+        let id = match random_hex::<8>() {
+            Ok(id) => Id::Text(format!("countersign-task-{id}")),
+            Err(error) => {
+                tracing::error!(%error, "a task could not go on");
+                return None;
+            }
+        };
         let (say, _) = tokio::sync::mpsc::channel(1);
         let (upstream, caller, server) = (self.upstream.clone(), self.caller.clone(), self.server.clone());
-        let attempt = Attempt {
+        Some(Attempt {
             server,
             upstream,
             caller,
@@ -110,8 +162,6 @@ impl Asking<'_> {
             away: Arc::default(),
             gone: self.gone.clone(),
             say,
-        };
-        let (gateway, task) = (self.gateway.clone(), task.to_owned());
-        self.tasks.spawn(async move { gateway.resume(&task, attempt).await });
+        })
     }
 }

@@ -35,7 +35,7 @@ pub use patience::{Budget, Patience};
 pub use prompts::{Prompts, Told};
 pub use review::LOGIN;
 pub use sweep::SweepError;
-pub use tasks::{TASK_PREFIX, TaskNow, TaskView};
+pub use tasks::{GoesOn, Replied, TASK_PREFIX, TaskNow, TaskView};
 pub use trial::{Trial, TrialError};
 
 use crate::adapters::channel::Channels;
@@ -82,7 +82,7 @@ pub struct Gateway {
     definitions: Definitions,
     trails: trails::Trails,
     spending: tokio::sync::Mutex<()>,
-    followed: tasks::Followed,
+    followed: Arc<tasks::Followed>,
     heard: prompts::Heard,
     flight: flight::Flight,
     /// Ends what waits for nobody who could go: tasks, which another gateway or the next start resumes.
@@ -340,7 +340,7 @@ impl Gateway {
             definitions,
             trails: trails::Trails::default(),
             spending: tokio::sync::Mutex::default(),
-            followed: tasks::Followed::default(),
+            followed: Arc::default(),
             heard: prompts::Heard::default(),
             flight: flight::Flight::default(),
             closing: CancellationToken::new(),

@@ -3,21 +3,27 @@
 //!
 //! A task is an approval, named by its id and bound to its caller. While it waits, somebody waits for it in the gateway
 //! that made it, or in the one that was asked for it last; after a restart the first question brings it back to life.
+//!
+//! A server may ask back in the middle of a call. Then the task waits for its client, and what the client answers makes
+//! another call, judged and approved like any: the task goes on as that one.
 
 use std::collections::HashSet;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{broadcast, mpsc};
 
 use super::{Attempt, Gateway, Refusal, RouteError, Said, Waiting};
 use crate::adapters::channel::DeskError;
 use crate::adapters::store::{Change, Effect, StoreError, Versioned};
+use crate::adapters::upstream::Envelope;
 use crate::domain::approval::{Approval, Outcome};
 use crate::domain::audit::EventKind;
 use crate::domain::call::{Caller, Method, ToolCall};
 use crate::domain::clock::Timestamp;
-use crate::domain::json::{Limits, Value};
+use crate::domain::json::{Limits, Object, Value};
+use crate::domain::text::shortened;
 
 /// How ids of tasks of ours begin; others are the server's.
 pub const TASK_PREFIX: &str = "countersign-";
@@ -32,6 +38,8 @@ const REMEMBERED: u64 = 600_000;
 pub struct TaskView {
     /// Its id.
     pub id: String,
+    /// The approval that it stands at: its first call's, or that of the call that it goes on as.
+    pub approval: String,
     /// When the call was asked for.
     pub created: Timestamp,
     /// When it changed last.
@@ -51,6 +59,8 @@ pub enum TaskNow {
     Running,
     /// It was taken back before it ran.
     Cancelled,
+    /// The server's answer, a JSON-RPC response, in which it asks its client for something.
+    Asking(Vec<u8>),
     /// The server's answer, a JSON-RPC response.
     Answered(Vec<u8>),
     /// It did not run, or nobody knows, or its answer is not kept.
@@ -65,17 +75,16 @@ impl Attempt {
         self.call.method == Method::CallTool && self.is_stateless() && extensions().is_some()
     }
 
-    /// The same call for the task itself: nobody hears what is said of it, and the server is told of no ability to follow
-    /// tasks or to answer questions, for nobody would be there to do so.
+    /// The same call for the task itself: nobody hears what is said of it, and the server is not told that the client could
+    /// follow a task of the server's, for it follows ours.
     fn for_task(&self) -> (Self, mpsc::Receiver<Box<Said>>) {
         let (say, hear) = mpsc::channel(16);
         let mut call = self.call.clone();
         call.protocol_meta.remove("progressToken");
-        if let Some(Value::Object(mut told)) = call.protocol_meta.remove(CAPABILITIES) {
-            for ability in ["elicitation", "extensions", "roots", "sampling"] {
-                told.remove(ability);
-            }
-            call.protocol_meta.insert(CAPABILITIES, Value::Object(told));
+        if let Some(Value::Object(told)) = call.protocol_meta.get_mut(CAPABILITIES)
+            && let Some(Value::Object(extensions)) = told.get_mut("extensions")
+        {
+            extensions.remove(EXTENSION);
         }
         let attempt = Self {
             server: self.server.clone(),
@@ -95,37 +104,84 @@ impl Attempt {
     }
 }
 
+/// What is kept of a task beside its approval.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// The parameters of its call.
+    call: String,
+    /// The approval of the call that it went on as, after its client answered the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    on: Option<String>,
+    /// Its client took it back while the server waited for an answer.
+    #[serde(default)]
+    over: bool,
+}
+
+/// What a server asks in the middle of a call (MCP 2026-07-28, multi round-trip requests).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Asked {
+    result_type: String,
+    #[serde(default)]
+    input_requests: serde_json::Map<String, serde_json::Value>,
+    request_state: Option<String>,
+}
+
+impl Asked {
+    /// Reads an answer; nothing if it ends the call.
+    fn read(answer: &[u8]) -> Option<Self> {
+        let asked: Self = serde_json::from_str(Envelope::read(answer).ok()?.result?.get()).ok()?;
+        (asked.result_type == "input_required").then_some(asked)
+    }
+}
+
+/// What becomes of what a client says to a task.
+pub enum Replied {
+    /// There is no such task.
+    Unknown,
+    /// Nothing was asked.
+    Nothing,
+    /// It is no answer, for this reason.
+    Wrong(String),
+    /// The task goes on.
+    GoesOn(Box<GoesOn>),
+}
+
+/// A task that goes on with another call. While this lives the task counts as running.
+pub struct GoesOn {
+    /// The approval of its call before.
+    pub approval: String,
+    /// The call.
+    pub call: ToolCall,
+    _following: Following,
+}
+
 /// Which tasks somebody waits for in this process.
 pub(super) type Followed = std::sync::Mutex<HashSet<String>>;
 
-struct Following<'g>(&'g Followed, String);
+struct Following(Arc<Followed>, String);
 
-impl Drop for Following<'_> {
+impl Drop for Following {
     fn drop(&mut self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
     }
 }
 
 impl Gateway {
-    fn follow(&self, id: &str) -> Option<Following<'_>> {
+    fn follow(&self, id: &str) -> Option<Following> {
         let new = self.followed.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
-        new.then(|| Following(&self.followed, id.to_owned()))
+        new.then(|| Following(self.followed.clone(), id.to_owned()))
+    }
+
+    fn follows(&self, id: &str) -> bool {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 
     /// Answers a held call with a task, durable before the client hears of it, and goes on with it.
-    pub(super) async fn as_task(
-        &self,
-        attempt: &Attempt,
-        held: Versioned,
-        changes: broadcast::Receiver<std::sync::Arc<str>>,
-    ) -> Result<(), RouteError> {
+    pub(super) async fn as_task(&self, attempt: &Attempt, held: Versioned, changes: broadcast::Receiver<Arc<str>>) -> Result<(), RouteError> {
         let id = held.approval.request().id.clone();
         if self.store.task(&id).await?.is_none() {
-            let sealed = self
-                .issuers
-                .seal
-                .seal(&place(&id), &attempt.call.forwarded())
-                .ok_or_else(|| StoreError::Unavailable("nothing seals tasks".into()))?;
+            let sealed = self.sealed(&id, &Kept { call: attempt.call.forwarded(), on: None, over: false })?;
             let entry = self.entry(EventKind::Attached, Some(held.approval.request().key), Some(id.clone()), json!({"task": true}).to_string());
             self.store.commit(Change::synced(entry, vec![Effect::KeepTask(id.clone(), sealed)])).await?;
         }
@@ -135,7 +191,7 @@ impl Gateway {
     }
 
     /// Waits for a task's end and runs it when it is approved, unless somebody here does so already.
-    async fn see_through(&self, attempt: &Attempt, held: Versioned, mut changes: broadcast::Receiver<std::sync::Arc<str>>) -> Result<(), RouteError> {
+    async fn see_through(&self, attempt: &Attempt, held: Versioned, mut changes: broadcast::Receiver<Arc<str>>) -> Result<(), RouteError> {
         let Some(_following) = self.follow(&held.approval.request().id) else { return Ok(()) };
         let (own, mut hear) = attempt.for_task();
         // Nobody takes the last word, so that the answer is kept for whoever asks for the task.
@@ -155,8 +211,15 @@ impl Gateway {
     /// If the store does not answer.
     pub async fn task(&self, id: &str, caller: &Caller, server: &str) -> Result<Option<TaskView>, StoreError> {
         let Some(held) = self.own_task(id, caller, server).await? else { return Ok(None) };
-        let view = self.view(&held.approval).await?;
-        if let (TaskNow::Answered(_), Approval::Settled(stage)) = (&view.now, &held.approval) {
+        let mut view = self.view(&held.approval).await?;
+        if view.id != id {
+            // It went on as another call: it is the same task all the same.
+            let first = self.store.approval(id.strip_prefix(TASK_PREFIX).unwrap_or(id)).await?;
+            let created = first.map_or(view.created, |first| first.approval.request().asked_at);
+            view.ttl_ms = view.ttl_ms.saturating_add(u64::try_from(view.created.since(created).as_millis()).unwrap_or(u64::MAX));
+            (view.id, view.created) = (id.to_owned(), created);
+        }
+        if let (TaskNow::Answered(_) | TaskNow::Asking(_), Approval::Settled(stage)) = (&view.now, &held.approval) {
             // From now on the same call is a new one; the answer stays, for a task can be asked for again.
             self.collected(&held, &stage.is.outcome).await?;
         }
@@ -178,27 +241,139 @@ impl Gateway {
         if request.caller != *caller || request.binding.server != server || self.store.task(id).await?.is_none() {
             return Ok(None);
         }
-        Ok(Some(self.expired(held).await?))
+        let mut held = self.expired(held).await?;
+        while let Some(on) = self.kept(&held.approval.request().id).await?.and_then(|kept| kept.on) {
+            let next = self.store.approval(&on).await?.ok_or_else(|| StoreError::Corrupt(format!("approval {on} is gone")))?;
+            held = self.expired(next).await?;
+        }
+        Ok(Some(held))
     }
 
-    /// The call of a task that nobody here waits for, so that it can be resumed.
-    ///
-    /// # Errors
-    /// If the store does not answer.
-    pub async fn forsaken(&self, id: &str) -> Result<Option<ToolCall>, StoreError> {
-        let Some(id) = id.strip_prefix(TASK_PREFIX) else { return Ok(None) };
-        if self.followed.lock().unwrap_or_else(PoisonError::into_inner).contains(id) {
-            return Ok(None);
-        }
+    fn sealed(&self, id: &str, kept: &Kept) -> Result<Vec<u8>, StoreError> {
+        let text = serde_json::to_string(kept).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        self.issuers.seal.seal(&place(id), &text).ok_or_else(|| StoreError::Unavailable("nothing seals tasks".into()))
+    }
+
+    async fn kept(&self, id: &str) -> Result<Option<Kept>, StoreError> {
         let Some(sealed) = self.store.task(id).await? else { return Ok(None) };
         let open =
             self.issuers.seal.open(&place(id), &sealed).ok_or_else(|| StoreError::Corrupt(format!("the call of task {id} cannot be unsealed")))?;
-        Ok(ToolCall::parse(open.as_bytes(), Limits::default()).ok())
+        serde_json::from_str(&open).map(Some).map_err(|error| StoreError::Corrupt(format!("task {id}: {error}")))
     }
 
-    /// Goes on with a task that was forsaken.
+    /// Changes what is kept of a task.
+    async fn keep(&self, approval: &Approval, kept: &Kept, more: Vec<Effect>, data: serde_json::Value) -> Result<(), StoreError> {
+        let request = approval.request();
+        let mut effects = vec![Effect::KeepTask(request.id.clone(), self.sealed(&request.id, kept)?)];
+        effects.extend(more);
+        let entry = self.entry(EventKind::Attached, Some(request.key), Some(request.id.clone()), data.to_string());
+        self.store.commit(Change::synced(entry, effects)).await?;
+        Ok(())
+    }
+
+    /// What a client answers to what the server of a task asked. All of it at once: `responses` by the names of the requests.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn told(&self, id: &str, caller: &Caller, server: &str, responses: &Object) -> Result<Replied, StoreError> {
+        let Some(held) = self.own_task(id, caller, server).await? else { return Ok(Replied::Unknown) };
+        let id = held.approval.request().id.clone();
+        let (Some(kept), Some(answer)) = (self.kept(&id).await?, self.store.answer(&id).await?) else { return Ok(Replied::Nothing) };
+        let (false, Some(asked)) = (kept.over || responses.is_empty(), Asked::read(&answer)) else { return Ok(Replied::Nothing) };
+        let mut given = Object::default();
+        for name in asked.input_requests.keys() {
+            match responses.get(name) {
+                Some(response) => given.insert(name, response.clone()),
+                None => return Ok(Replied::Wrong(format!("the server asks for `{}` as well: answer all of it at once", shortened(name, 80)))),
+            }
+        }
+        let mut call = match ToolCall::parse(kept.call.as_bytes(), Limits::default()) {
+            Ok(call) => call,
+            Err(error) => return Err(StoreError::Corrupt(format!("task {id}: {error}"))),
+        };
+        call.extras.insert("inputResponses", Value::Object(given));
+        call.extras.remove("requestState");
+        if let Some(state) = asked.request_state {
+            call.extras.insert("requestState", Value::from(state.as_str()));
+        }
+        // From here on it counts as running: a second answer makes no second call.
+        Ok(match self.follow(&going_on(&id)) {
+            Some(following) => Replied::GoesOn(Box::new(GoesOn { approval: id, call, _following: following })),
+            None => Replied::Nothing,
+        })
+    }
+
+    /// Goes on with a task. Answers why it ended, if it did without an answer of the server's.
+    pub async fn go_on(&self, on: &GoesOn, mut attempt: Attempt) -> Option<Refusal> {
+        let id = on.approval.as_str();
+        let (say, mut hear) = mpsc::channel(16);
+        attempt.say = say;
+        let heard = async {
+            while let Some(said) = hear.recv().await {
+                let done = match *said {
+                    Said::Task(view) => self.linked(id, view.id.strip_prefix(TASK_PREFIX).unwrap_or_default()).await,
+                    Said::Final(said, taken) => {
+                        let kept = match *said {
+                            Said::Answer(answer) => self.ended_with(id, answer.body.to_vec()).await,
+                            Said::Incoming(incoming) => self.ended_with(id, incoming.message.to_vec()).await,
+                            _ => Ok(()),
+                        };
+                        if kept.is_ok() {
+                            let _ = taken.send(());
+                        }
+                        kept
+                    }
+                    Said::Answer(answer) => self.ended_with(id, answer.body.to_vec()).await,
+                    Said::Incoming(incoming) if incoming.last => self.ended_with(id, incoming.message.to_vec()).await,
+                    Said::Refused(refusal) => return Some(refusal),
+                    Said::Incoming(_) | Said::Waiting(_) => Ok(()),
+                };
+                if let Err(error) = done {
+                    tracing::error!(%error, task = id, "what became of a task could not be recorded; its client is asked again");
+                }
+            }
+            None
+        };
+        tokio::join!(self.call(attempt), heard).1
+    }
+
+    /// The call of a task went on as another one, which has an approval of its own.
+    async fn linked(&self, id: &str, on: &str) -> Result<(), StoreError> {
+        let (Some(held), Some(mut kept)) = (self.store.approval(id).await?, self.kept(id).await?) else { return Ok(()) };
+        if on != id {
+            kept.on = Some(on.to_owned());
+            self.keep(&held.approval, &kept, vec![], json!({"task": true, "goes_on_as": on})).await?;
+        }
+        Ok(())
+    }
+
+    /// The answer that ends a task, a JSON-RPC response, where no approval of its own keeps it.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn ended_with(&self, id: &str, answer: Vec<u8>) -> Result<(), StoreError> {
+        let (Some(held), Some(kept)) = (self.store.approval(id).await?, self.kept(id).await?) else { return Ok(()) };
+        self.keep(&held.approval, &kept, vec![Effect::KeepAnswer(id.to_owned(), answer)], json!({"task": true, "answered": true})).await
+    }
+
+    /// The approval and the call of a task that nobody here waits for, so that it can be resumed.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn forsaken(&self, id: &str) -> Result<Option<(String, ToolCall)>, StoreError> {
+        let mut id = id.strip_prefix(TASK_PREFIX).unwrap_or(id).to_owned();
+        while let Some(kept) = self.kept(&id).await? {
+            match kept.on {
+                Some(on) => id = on,
+                None if self.follows(&id) => return Ok(None),
+                None => return Ok(ToolCall::parse(kept.call.as_bytes(), Limits::default()).ok().map(|call| (id, call))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes on with the call of the approval `id`, which was forsaken.
     pub async fn resume(&self, id: &str, attempt: Attempt) {
-        let id = id.strip_prefix(TASK_PREFIX).unwrap_or(id);
         let changes = self.store.changes();
         let done = match self.store.approval(id).await {
             Ok(Some(held)) => self.see_through(&attempt, held, changes).await,
@@ -216,6 +391,13 @@ impl Gateway {
     /// If the store does not answer.
     pub async fn cancel_task(&self, id: &str, caller: &Caller, server: &str) -> Result<bool, StoreError> {
         let Some(held) = self.own_task(id, caller, server).await? else { return Ok(false) };
+        let latest = &held.approval.request().id;
+        if let (Some(kept), Some(answer)) = (self.kept(latest).await?, self.store.answer(latest).await?)
+            && Asked::read(&answer).is_some()
+        {
+            self.keep(&held.approval, &Kept { over: true, ..kept }, vec![], json!({"task": true, "cancelled": true})).await?;
+            return Ok(true);
+        }
         match self.withdraw(&held.approval.request().id, "its caller cancelled the task").await {
             // Over, or running: cancelling is a wish.
             Ok(_) | Err(DeskError::Review(_) | DeskError::Unknown) => Ok(true),
@@ -234,6 +416,11 @@ impl Gateway {
                 let now = match &stage.is.outcome {
                     Outcome::Cancelled { .. } => TaskNow::Cancelled,
                     Outcome::Completed { .. } => match self.store.answer(&id).await? {
+                        Some(_) if self.follows(&going_on(&id)) => TaskNow::Running,
+                        Some(kept) if Asked::read(&kept).is_some() => match self.kept(&id).await? {
+                            Some(task) if task.over => TaskNow::Cancelled,
+                            _ => TaskNow::Asking(kept),
+                        },
                         Some(kept) => TaskNow::Answered(kept),
                         None => TaskNow::Refused(Refusal::Answered { approval: id.clone() }),
                     },
@@ -246,8 +433,13 @@ impl Gateway {
         let terms = &request.terms;
         let decide = u64::try_from(terms.decide_by.since(request.asked_at).as_millis()).unwrap_or(u64::MAX);
         let ttl_ms = decide.saturating_add(terms.execute_for_ms).saturating_add(REMEMBERED);
-        Ok(TaskView { id: format!("{TASK_PREFIX}{id}"), created: request.asked_at, updated, ttl_ms, now })
+        Ok(TaskView { id: format!("{TASK_PREFIX}{id}"), approval: id, created: request.asked_at, updated, ttl_ms, now })
     }
+}
+
+/// Under this name a task is followed whose client answered its server, until it is known what it goes on as.
+fn going_on(id: &str) -> String {
+    format!("{id} goes on")
 }
 
 fn place(id: &str) -> String {

@@ -240,3 +240,105 @@ fn on_a_pipe_in_front_of_http() {
     let server = Server::start();
     on_a_pipe(&["--url", &server.url]);
 }
+
+/// A server that asks back in the middle of a call that is followed as a task: its client answers, the answer makes another
+/// call that is approved anew, and the task goes on, through a restart too.
+#[tokio::test]
+async fn a_task_whose_server_asks_back_goes_on() {
+    let policy = "server = \"fixture\"\ntool = \"test_input_required_result_elicitation\"\ndefault = \"approve\"\n[approval]\napprovers = [\"anna\"]\ntwo-from = \"never\"\n";
+    let settings = Settings {
+        more: format!("[policy]\ndefault = \"allow\"\n[upstream.fixture]\ncommand = [\"{}\"]\n", fixture().display()),
+        policies: vec![("fixture.toml", policy.to_owned())],
+        ..Settings::default()
+    };
+    let mut world = World::with(settings).await;
+    let client = Client::new(&format!("{}/mcp/fixture", world.address));
+    let mut can = meta();
+    can["io.modelcontextprotocol/clientCapabilities"]["elicitation"] = json!({"form": {}});
+    let about = async |client: &Client, method: &str, mut params: Value| {
+        params["_meta"] = can.clone();
+        client.request(json!(3), method, params).await.unwrap().answer().clone()
+    };
+    let settled = async |client: &Client, task: &Value| {
+        for _ in 0..200 {
+            let now = about(client, "tasks/get", json!({"taskId": task})).await["result"].clone();
+            if now["status"] != "working" {
+                return now;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the task does not end");
+    };
+    let begin = async |client: &Client, world: &World| {
+        let call = about(client, "tools/call", json!({"name": "test_input_required_result_elicitation", "arguments": {}})).await;
+        assert_eq!(call["result"]["status"], "working", "{call}");
+        let waiting = world.one_waiting().await;
+        world.approve(&waiting);
+        call["result"].clone()
+    };
+    let begun = begin(&client, &world).await;
+    let task = begun["taskId"].clone();
+    let asked = settled(&client, &task).await;
+    assert_eq!((&asked["status"], &asked["taskId"]), (&json!("input_required"), &task), "{asked}");
+    let (name, _) = asked["inputRequests"].as_object().unwrap().iter().next().unwrap();
+    assert_eq!(asked["inputRequests"][name]["method"], "elicitation/create", "{asked}");
+    // What is no answer changes nothing.
+    for (responses, code) in [(json!({}), 0), (json!({"other": {}}), -32602), (json!([]), -32602)] {
+        let answer = about(&client, "tasks/update", json!({"taskId": task, "inputResponses": responses})).await;
+        assert_eq!(answer["error"]["code"].as_i64().unwrap_or(0), code, "{answer}");
+    }
+    let mut stream = Stream::open(&client, &json!(9), &json!({"taskIds": [task]})).await;
+    assert_eq!(stream.next().await["method"], "notifications/subscriptions/acknowledged");
+    assert_eq!(self::task(&stream.next().await, &json!(9))["status"], "input_required");
+    let answers = json!({(name.clone()): {"action": "accept", "content": {"name": "Ada"}}});
+    for _ in 0..2 {
+        let answer = about(&client, "tasks/update", json!({"taskId": task, "inputResponses": answers})).await;
+        assert_eq!(answer["result"]["resultType"], "complete", "{answer}");
+    }
+    let waiting = world.one_waiting().await;
+    assert_eq!(about(&client, "tasks/get", json!({"taskId": task})).await["result"]["status"], "working");
+    world.kill();
+    world.start();
+    let client = Client::new(&format!("{}/mcp/fixture", world.address));
+    let mut stream = Stream::open(&client, &json!(9), &json!({"taskIds": [task]})).await;
+    assert_eq!(stream.next().await["method"], "notifications/subscriptions/acknowledged");
+    world.approve(&waiting);
+    let end = loop {
+        let now = self::task(&stream.next().await, &json!(9));
+        if now["status"] != "working" {
+            break now;
+        }
+    };
+    assert_eq!((&end["status"], &end["taskId"], &end["createdAt"]), (&json!("completed"), &task, &begun["createdAt"]), "{end}");
+    assert!(end["result"].to_string().contains("Ada"), "{end}");
+    assert_eq!(settled(&client, &task).await["result"], end["result"]);
+    assert!(world.waiting().is_empty());
+    // Taken back while the server waits for an answer.
+    let task = begin(&client, &world).await["taskId"].clone();
+    assert_eq!(settled(&client, &task).await["status"], "input_required");
+    assert_eq!(about(&client, "tasks/cancel", json!({"taskId": task})).await["result"]["resultType"], "complete");
+    assert_eq!(settled(&client, &task).await["status"], "cancelled");
+    let late = about(&client, "tasks/update", json!({"taskId": task, "inputResponses": answers})).await;
+    assert_eq!(late["result"]["resultType"], "complete", "{late}");
+    assert!(world.waiting().is_empty());
+    // The policy that holds when the client answers decides: nobody is asked, or it does not run.
+    for (default, is_error) in [("allow", json!(false)), ("deny", json!(true))] {
+        let task = begin(&client, &world).await["taskId"].clone();
+        assert_eq!(settled(&client, &task).await["status"], "input_required");
+        let before = world.kinds().await.iter().filter(|kind| *kind == "policy-loaded").count();
+        world.scratch.write("tool-policies/ledger/fixture.toml", &policy.replace("default = \"approve\"", &format!("default = \"{default}\"")));
+        while world.kinds().await.iter().filter(|kind| *kind == "policy-loaded").count() == before {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let answer = about(&client, "tasks/update", json!({"taskId": task, "inputResponses": answers})).await;
+        assert_eq!(answer["result"]["resultType"], "complete", "{answer}");
+        let end = settled(&client, &task).await;
+        assert_eq!((&end["status"], &end["result"]["isError"]), (&json!("completed"), &is_error), "{end}\n{}", world.log());
+        assert_eq!(settled(&client, &task).await["result"], end["result"]);
+        world.scratch.write("tool-policies/ledger/fixture.toml", policy);
+        while world.kinds().await.iter().filter(|kind| *kind == "policy-loaded").count() == before + 1 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    world.check().await;
+}

@@ -25,7 +25,7 @@ use crate::downstream::children::{Hub, Opened};
 use crate::downstream::judged::{Request, imitates};
 use crate::downstream::speak::Speaker;
 use crate::downstream::stdio::{cancelled_id, client_name, from_start};
-use crate::downstream::tasks::{self, Asking};
+use crate::downstream::tasks::{self, Asking, Question};
 use crate::gateway::Attempt;
 use crate::system::random_hex;
 
@@ -361,13 +361,13 @@ async fn about_task(
     wrapped: &Wrapped,
     caller: Caller,
     envelope: &Envelope<'_>,
-    task: &str,
+    question: &Question,
     upstream: Arc<dyn Upstream>,
 ) -> Response {
     let Some(id) = envelope.id() else { return StatusCode::ACCEPTED.into_response() };
     let (gateway, server) = (&front.gateway, &wrapped.server);
     let asking = Asking { gateway, server, upstream, caller, tasks: &front.tasks, gone: CancellationToken::new() };
-    json(StatusCode::OK, asking.answer(id, envelope.method.as_deref().unwrap_or_default(), task).await)
+    json(StatusCode::OK, asking.answer(id, envelope.method.as_deref().unwrap_or_default(), question).await)
 }
 
 #[expect(clippy::too_many_arguments, reason = "everything that a call needs, gathered in one place")]
