@@ -282,7 +282,7 @@ impl Front {
                     return;
                 }
             };
-            let attempt = Attempt {
+            let attempt = Box::new(Attempt {
                 server: shared.server.clone(),
                 upstream,
                 caller,
@@ -295,7 +295,7 @@ impl Front {
                 away: Arc::default(),
                 gone,
                 say,
-            };
+            });
             let free = || running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
             let told = async {
                 let mut answered = false;

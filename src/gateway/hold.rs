@@ -31,6 +31,16 @@ const LEG: Duration = Duration::from_secs(50);
 /// How often a task is looked at although nothing changed.
 const LOOK: Duration = Duration::from_secs(15);
 
+/// Why a call that waits looks up.
+enum Woken {
+    /// Its approval changed, or may have.
+    Changed,
+    /// Its client is to hear that it still waits.
+    Progress,
+    /// It is held no longer.
+    Over,
+}
+
 /// Resolves when the approval `id` changed, or may have.
 async fn changed(changes: &mut broadcast::Receiver<Arc<str>>, id: &str) {
     loop {
@@ -46,7 +56,7 @@ async fn changed(changes: &mut broadcast::Receiver<Arc<str>>, id: &str) {
 
 impl Gateway {
     /// Steps 6 to 13 of a call that people must approve.
-    pub(super) async fn hold(&self, attempt: &Attempt, case: Case, quorum: u8) -> Result<(), RouteError> {
+    pub(super) async fn hold(&self, attempt: &Attempt, case: Box<Case>, quorum: u8) -> Result<(), RouteError> {
         // Before the approval is looked up, so that no change after that is missed.
         let mut changes = self.store.changes();
         let held = match Box::pin(self.attach(attempt, &case, quorum, &mut changes)).await? {
@@ -88,7 +98,7 @@ impl Gateway {
             self.say(attempt, Said::Waiting(self.waiting(&held.approval))).await;
         }
         loop {
-            held = self.expired(held).await?;
+            held = Box::pin(self.expired(held)).await?;
             match &held.approval {
                 Approval::Pending(_) => {}
                 Approval::Approved(stage) => {
@@ -109,6 +119,8 @@ impl Gateway {
                 Approval::Redeemed(_) | Approval::Dispatched(_) => {}
                 Approval::Settled(stage) => return self.tell_end(attempt, &held, stage.is.outcome.clone()).await,
             }
+            // Ten thousand calls wait at once: what can be read again is not kept meanwhile.
+            drop(held);
             let over = async {
                 match limit {
                     Some(limit) => tokio::time::sleep(limit.saturating_sub(self.clock.now().since(started))).await,
@@ -116,22 +128,25 @@ impl Gateway {
                     None => tokio::time::sleep(LOOK).await,
                 }
             };
-            tokio::select! {
-                () = changed(changes, &id) => {}
-                _ = progress.tick(), if has_token => {
-                    self.say(attempt, Said::Waiting(self.waiting(&held.approval))).await;
-                }
+            let woken = tokio::select! {
+                () = changed(changes, &id) => Woken::Changed,
+                _ = progress.tick(), if has_token => Woken::Progress,
+                () = over => if limit.is_some() { Woken::Over } else { Woken::Changed },
                 () = attempt.gone.cancelled() => return Ok(()),
                 // What runs is not cut off here, as what waits for somebody to ask for it is.
                 () = self.closing.cancelled(), if limit.is_none() => return Ok(()),
                 () = attempt.say.closed() => return Ok(()),
-                () = over => if limit.is_some() {
+            };
+            held = self.store.approval(&id).await?.ok_or_else(|| StoreError::Corrupt(format!("approval {id} is gone")))?;
+            match woken {
+                Woken::Changed => {}
+                Woken::Progress => self.say(attempt, Said::Waiting(self.waiting(&held.approval))).await,
+                Woken::Over => {
                     let refusal = self.not_yet(attempt, &held.approval);
                     self.say(attempt, Said::Refused(refusal)).await;
                     return Ok(());
                 }
             }
-            held = self.store.approval(&id).await?.ok_or_else(|| StoreError::Corrupt(format!("approval {id} is gone")))?;
         }
     }
 

@@ -263,7 +263,7 @@ pub enum Refusal {
     },
 }
 
-/// Everything found out about a call before it is decided.
+/// Everything found out about a call before it is decided. Boxed, like what becomes of it: ten thousand calls wait at once.
 struct Case {
     policy: Arc<Policy>,
     judged: Judged,
@@ -358,9 +358,9 @@ impl Gateway {
     }
 
     /// Takes one call all the way. Whatever there is to say goes to `attempt.say`.
-    pub async fn call(&self, mut attempt: Attempt) {
+    pub async fn call(&self, mut attempt: Box<Attempt>) {
         let most = self.settings.calls_per_caller;
-        let Some(_aboard) = self.flight.board(&attempt.caller.name, most) else {
+        let Some(_aboard) = self.flight.board(&attempt.caller.name, most).await else {
             let why = format!("{most} calls of this caller are under way, as many as are taken at once: repeat it when one has ended");
             return self.say(&attempt, Said::Refused(Refusal::Failed { why, approval: None })).await;
         };
@@ -455,7 +455,7 @@ impl Gateway {
     }
 
     /// Steps 2 to 4: the policy, the facts, the findings and their sum. `fresh` reads the server's tools anew.
-    async fn judge(&self, attempt: &Attempt, fresh: bool) -> Result<Case, RouteError> {
+    async fn judge(&self, attempt: &Attempt, fresh: bool) -> Result<Box<Case>, RouteError> {
         let (call, server) = (&attempt.call, &attempt.server);
         let policy = self.policies().for_call(&server.name, call);
         let known = self.known_tool(attempt, fresh).await?;
@@ -495,7 +495,7 @@ impl Gateway {
             scope: scope.as_ref().map(Scope::shown),
         };
         let key = CallDigest::of(call, &attempt.caller, &binding, None);
-        Ok(Case { policy, judged, binding, scope, key, repeated })
+        Ok(Box::new(Case { policy, judged, binding, scope, key, repeated }))
     }
 
     /// What the record says of a call, beside what `more` adds.

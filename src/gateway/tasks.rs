@@ -334,7 +334,7 @@ impl Gateway {
             }
             None
         };
-        tokio::join!(self.call(attempt), heard).1
+        tokio::join!(self.call(Box::new(attempt)), heard).1
     }
 
     /// The call of a task went on as another one, which has an approval of its own.

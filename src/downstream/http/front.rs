@@ -240,7 +240,7 @@ impl Work<'_> {
         let as_stream = self.hub.is_some() && takes_streams(self.headers);
         let maps_status = self.hub.is_some() && !sessions;
         let (say, hear) = mpsc::channel(16);
-        let attempt = Attempt {
+        let attempt = Box::new(Attempt {
             server: self.wrapped.server.clone(),
             upstream: self.upstream,
             caller: self.caller,
@@ -253,7 +253,7 @@ impl Work<'_> {
             away: replay.as_ref().map(|replay| replay.away()).unwrap_or_default(),
             gone: gone.clone(),
             say,
-        };
+        });
         let (route, hub, id) = (front.clone(), self.hub, self.id);
         let over = Over::new(move || {
             if sessions {
