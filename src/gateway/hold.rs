@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::broadcast;
+use tokio::sync::{SemaphorePermit, broadcast};
 
 use super::{Attempt, Case, Gateway, Refusal, RouteError, Said, TURNS};
 use crate::adapters::channel::people::StandingError;
@@ -56,17 +56,23 @@ async fn changed(changes: &mut broadcast::Receiver<Arc<str>>, id: &str) {
 
 impl Gateway {
     /// Steps 6 to 13 of a call that people must approve.
-    pub(super) async fn hold(&self, attempt: &Attempt, case: Box<Case>, quorum: u8) -> Result<(), RouteError> {
+    pub(super) async fn hold(
+        &self,
+        attempt: &Attempt,
+        case: Box<Case>,
+        quorum: u8,
+        mut judging: Option<SemaphorePermit<'_>>,
+    ) -> Result<(), RouteError> {
         // Before the approval is looked up, so that no change after that is missed.
         let mut changes = self.store.changes();
-        let held = match Box::pin(self.attach(attempt, &case, quorum, &mut changes)).await? {
+        let held = match Box::pin(self.attach(attempt, &case, quorum, &mut changes, &mut judging)).await? {
             Ok(held) => held,
             Err(refusal) => {
                 self.say(attempt, Said::Refused(refusal)).await;
                 return Ok(());
             }
         };
-        drop(case);
+        drop((case, judging));
         if attempt.takes_tasks() && !matches!(held.approval, Approval::Settled(_)) {
             return Box::pin(self.as_task(attempt, held, changes)).await;
         }
@@ -172,6 +178,7 @@ impl Gateway {
         case: &Case,
         quorum: u8,
         changes: &mut broadcast::Receiver<Arc<str>>,
+        judging: &mut Option<SemaphorePermit<'_>>,
     ) -> Result<Result<Versioned, Refusal>, RouteError> {
         let mut waited = false;
         // Each turn either finds one, opens one, or lost a race that somebody else won.
@@ -182,6 +189,8 @@ impl Gateway {
                 // behind the answer itself.
                 if !waited && matches!(&found.approval, Approval::Settled(s) if matches!(s.is.outcome, Outcome::Completed { delivered: false, .. })) {
                     waited = true;
+                    // Others take their turn meanwhile.
+                    drop(judging.take());
                     drop(tokio::time::timeout(DELIVERY, changed(changes, &found.approval.request().id)).await);
                     continue;
                 }
@@ -265,8 +274,9 @@ impl Gateway {
 
     /// Steps 9 to 13. Everything is looked at again; exactly one redeemer wins. Answers whether it is done.
     async fn redeem(&self, attempt: &Attempt, stage: Stage<IsApproved>, version: i64) -> Result<bool, RouteError> {
+        let known = self.known_tool(attempt, true).await?;
         let turn = self.turn(attempt).await;
-        let case = self.judge(attempt, true).await?;
+        let case = self.judge(attempt, &known).await?;
         let request = stage.request.clone();
         let id = Some(request.id.clone());
         let reviewers: Vec<String> = stage.reviews.iter().map(|review| review.approver.clone()).collect();

@@ -28,7 +28,7 @@ use futures_util::FutureExt;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use patience::{Budget, Patience};
@@ -57,10 +57,14 @@ use crate::domain::risk::{Band, History, carries_secret};
 use crate::domain::text::shortened;
 use crate::metrics::Metrics;
 use crate::system::random_hex;
-use definitions::Definitions;
+use definitions::{Definitions, KnownTool};
 
 /// How many lost races in a row are too many: then nothing is decided, and whoever asked is told.
 const TURNS: usize = 100;
+
+/// How many calls are judged and recorded at once. More wait in line: what that takes for each would be in memory for all of
+/// them together, when ten thousand come.
+const AT_ONCE: usize = 128;
 
 /// Everything that a call needs on its way.
 pub struct Gateway {
@@ -82,6 +86,7 @@ pub struct Gateway {
     definitions: Definitions,
     trails: trails::Trails,
     spending: tokio::sync::Mutex<()>,
+    judging: Semaphore,
     followed: Arc<tasks::Followed>,
     heard: prompts::Heard,
     flight: flight::Flight,
@@ -339,6 +344,7 @@ impl Gateway {
             policies,
             definitions,
             trails: trails::Trails::default(),
+            judging: Semaphore::new(AT_ONCE),
             spending: tokio::sync::Mutex::default(),
             followed: Arc::default(),
             heard: prompts::Heard::default(),
@@ -397,8 +403,12 @@ impl Gateway {
 
     /// The route: every step in order.
     async fn route(&self, attempt: &Attempt) -> Result<(), RouteError> {
+        // Before its turn: a server that does not answer must not take the turns of other servers' calls.
+        let known = self.known_tool(attempt, false).await?;
+        // Nobody closes it.
+        let judging = self.judging.acquire().await.ok();
         let turn = self.turn(attempt).await;
-        let case = self.judge(attempt, false).await?;
+        let case = self.judge(attempt, &known).await?;
         match decide(&case.policy, &case.judged, case.key, self.settings.enforcement) {
             Decision::Deny { because } => {
                 let subject = random_hex::<16>()?;
@@ -419,13 +429,13 @@ impl Gateway {
                 let synced = self.settings.sync_always || case.policy.credential.is_some() || !effects.is_empty();
                 let entry = self.entry(EventKind::Allowed, Some(case.key), Some(subject.clone()), data);
                 let receipt = self.store.commit(Change { entry, effects, synced }).await?;
-                drop(turn);
+                drop((turn, judging));
                 let permit = Permit::new(Grant::Allowed(allowed), receipt)?;
                 Box::pin(self.run_allowed(attempt, &case, permit, subject)).await?;
             }
             Decision::Approve { quorum } => {
                 drop(turn);
-                self.hold(attempt, case, quorum).await?;
+                self.hold(attempt, case, quorum, judging).await?;
             }
         }
         Ok(())
@@ -454,11 +464,10 @@ impl Gateway {
         }
     }
 
-    /// Steps 2 to 4: the policy, the facts, the findings and their sum. `fresh` reads the server's tools anew.
-    async fn judge(&self, attempt: &Attempt, fresh: bool) -> Result<Box<Case>, RouteError> {
+    /// Steps 2 to 4: the policy, the facts, the findings and their sum. `known` is what the server says of the tool.
+    async fn judge(&self, attempt: &Attempt, known: &KnownTool) -> Result<Box<Case>, RouteError> {
         let (call, server) = (&attempt.call, &attempt.server);
         let policy = self.policies().for_call(&server.name, call);
-        let known = self.known_tool(attempt, fresh).await?;
         if let Some(header) = known.disagreeing(attempt.headers.as_deref().unwrap_or_default(), &call.arguments) {
             return Err(RouteError::Header(header));
         }

@@ -53,6 +53,9 @@ impl Gateway {
                 if let Err(error) = self.bury(instances).await {
                     tracing::error!(%error, "what a dead gateway left open could not be settled");
                 }
+                if let Err(error) = self.store.forget(self.clock.now()).await {
+                    tracing::error!(%error, "answers that are kept for nobody any more could not be dropped");
+                }
                 if let Err(error) = self.put_back_stuck().await {
                     tracing::error!(%error, "approvals that got stuck could not be put back");
                 }

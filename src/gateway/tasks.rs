@@ -30,8 +30,6 @@ pub const TASK_PREFIX: &str = "countersign-";
 /// The extension's name.
 const EXTENSION: &str = "io.modelcontextprotocol/tasks";
 const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
-/// How long a task is remembered after its call could run at the latest, in milliseconds.
-const REMEMBERED: u64 = 600_000;
 
 /// A task as its client sees it.
 #[derive(Clone, Debug)]
@@ -149,6 +147,8 @@ pub enum Replied {
 
 /// A task that goes on with another call. While this lives the task counts as running.
 pub struct GoesOn {
+    /// The task, by the approval of its first call.
+    task: String,
     /// The approval of its call before.
     pub approval: String,
     /// The call.
@@ -277,6 +277,7 @@ impl Gateway {
     /// If the store does not answer.
     pub async fn told(&self, id: &str, caller: &Caller, server: &str, responses: &Object) -> Result<Replied, StoreError> {
         let Some(held) = self.own_task(id, caller, server).await? else { return Ok(Replied::Unknown) };
+        let task = id.strip_prefix(TASK_PREFIX).unwrap_or(id).to_owned();
         let id = held.approval.request().id.clone();
         let (Some(kept), Some(answer)) = (self.kept(&id).await?, self.store.answer(&id).await?) else { return Ok(Replied::Nothing) };
         let (false, Some(asked)) = (kept.over || responses.is_empty(), Asked::read(&answer)) else { return Ok(Replied::Nothing) };
@@ -298,7 +299,7 @@ impl Gateway {
         }
         // From here on it counts as running: a second answer makes no second call.
         Ok(match self.follow(&going_on(&id)) {
-            Some(following) => Replied::GoesOn(Box::new(GoesOn { approval: id, call, _following: following })),
+            Some(following) => Replied::GoesOn(Box::new(GoesOn { task, approval: id, call, _following: following })),
             None => Replied::Nothing,
         })
     }
@@ -311,7 +312,7 @@ impl Gateway {
         let heard = async {
             while let Some(said) = hear.recv().await {
                 let done = match *said {
-                    Said::Task(view) => self.linked(id, view.id.strip_prefix(TASK_PREFIX).unwrap_or_default()).await,
+                    Said::Task(view) => self.linked(on, &view.approval).await,
                     Said::Final(said, taken) => {
                         let kept = match *said {
                             Said::Answer(answer) => self.ended_with(id, answer.body.to_vec()).await,
@@ -338,13 +339,25 @@ impl Gateway {
     }
 
     /// The call of a task went on as another one, which has an approval of its own.
-    async fn linked(&self, id: &str, on: &str) -> Result<(), StoreError> {
-        let (Some(held), Some(mut kept)) = (self.store.approval(id).await?, self.kept(id).await?) else { return Ok(()) };
-        if on != id {
-            kept.on = Some(on.to_owned());
-            self.keep(&held.approval, &kept, vec![], json!({"task": true, "goes_on_as": on})).await?;
+    async fn linked(&self, from: &GoesOn, on: &str) -> Result<(), StoreError> {
+        let id = from.approval.as_str();
+        let (Some(held), Some(mut kept), Some(next)) = (self.store.approval(id).await?, self.kept(id).await?, self.store.approval(on).await?) else {
+            return Ok(());
+        };
+        if on == id {
+            return Ok(());
         }
-        Ok(())
+        // All that leads there is kept as long as the last.
+        let (until, mut at, mut longer) = (next.approval.kept_until(), from.task.clone(), Vec::new());
+        loop {
+            longer.push(Effect::KeepUntil(at.clone(), until));
+            match self.kept(&at).await?.and_then(|kept| kept.on) {
+                Some(next) if at != id => at = next,
+                _ => break,
+            }
+        }
+        kept.on = Some(on.to_owned());
+        self.keep(&held.approval, &kept, longer, json!({"task": true, "goes_on_as": on})).await
     }
 
     /// The answer that ends a task, a JSON-RPC response, where no approval of its own keeps it.
@@ -430,9 +443,7 @@ impl Gateway {
                 (now, stage.is.settled_at)
             }
         };
-        let terms = &request.terms;
-        let decide = u64::try_from(terms.decide_by.since(request.asked_at).as_millis()).unwrap_or(u64::MAX);
-        let ttl_ms = decide.saturating_add(terms.execute_for_ms).saturating_add(REMEMBERED);
+        let ttl_ms = u64::try_from(approval.kept_until().since(request.asked_at).as_millis()).unwrap_or(u64::MAX);
         Ok(TaskView { id: format!("{TASK_PREFIX}{id}"), approval: id, created: request.asked_at, updated, ttl_ms, now })
     }
 }

@@ -110,7 +110,7 @@ async fn a_store_of_the_version_before_is_taken_over() {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(scratch.0.join("countersign.db"));
     let mut store = options.connect().await.unwrap();
     let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut store).await.unwrap();
-    assert_eq!(version, 6);
+    assert_eq!(version, 7);
 }
 
 /// Mistakes about people and channels are named.

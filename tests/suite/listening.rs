@@ -340,5 +340,15 @@ async fn a_task_whose_server_asks_back_goes_on() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+    // What is kept of a task is dropped when its time is over.
+    let kept: Vec<(String,)> = world.query(&world.store(), "UPDATE approvals SET kept_until = 1 WHERE answer IS NOT NULL RETURNING id").await;
+    assert!(kept.len() >= 4);
+    let left = async || world.query::<(String,)>(&world.store(), "SELECT id FROM approvals WHERE answer IS NOT NULL").await.len();
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while left().await > 0 {
+        assert!(std::time::Instant::now() < until);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(about(&client, "tasks/get", json!({"taskId": task})).await["error"]["code"], -32602);
     world.check().await;
 }

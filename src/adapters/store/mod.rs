@@ -51,6 +51,9 @@ pub trait Store: Send + Sync {
     /// Open approvals with a clock that has run out.
     async fn due(&self, now: Timestamp, most: u32) -> Result<Vec<Versioned>, StoreError>;
 
+    /// Drops answers, and calls of tasks, that are kept for nobody any more; answers of how many approvals.
+    async fn forget(&self, now: Timestamp) -> Result<u64, StoreError>;
+
     /// Approvals that `instance` redeemed or dispatched and did not settle.
     async fn held_by(&self, instance: &str) -> Result<Vec<Versioned>, StoreError>;
 
@@ -201,6 +204,8 @@ pub enum Effect {
     KeepAnswer(String, Vec<u8>),
     /// The approval's call, sealed, whose client follows it as a task.
     KeepTask(String, Vec<u8>),
+    /// What is kept of the approval is kept at least until then.
+    KeepUntil(String, Timestamp),
     /// The gateway's own sign-in at an upstream, sealed; nothing where it is signed out.
     SignIn(String, Option<Vec<u8>>),
     /// The kept answer is handed out.

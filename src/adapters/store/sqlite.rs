@@ -25,7 +25,7 @@ use crate::domain::digest::Digest;
 use crate::domain::risk::Target;
 
 /// The version of the tables that this program reads and writes (`PRAGMA user_version`).
-const SCHEMA_VERSION: i64 = 6;
+const SCHEMA_VERSION: i64 = 7;
 
 /// How often other processes' changes are looked for while somebody waits for one.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -145,8 +145,11 @@ async fn prepare(connection: &mut sqlx::SqliteConnection, path: &Path) -> Result
             if version < 5 {
                 sqlx::raw_sql(include_str!("schema_5.sql")).execute(&mut *connection).await.map_err(unavailable)?;
             }
-            sqlx::raw_sql(include_str!("schema_6.sql")).execute(&mut *connection).await.map_err(unavailable)?;
-            connection.execute("PRAGMA user_version = 6").await.map_err(unavailable)?;
+            if version < 6 {
+                sqlx::raw_sql(include_str!("schema_6.sql")).execute(&mut *connection).await.map_err(unavailable)?;
+            }
+            sqlx::raw_sql(include_str!("schema_7.sql")).execute(&mut *connection).await.map_err(unavailable)?;
+            connection.execute("PRAGMA user_version = 7").await.map_err(unavailable)?;
         }
         SCHEMA_VERSION => {}
         newer => {
@@ -325,6 +328,17 @@ impl Store for Sqlite {
             .fetch_all(&self.pool)
             .await;
         rows.map_err(unavailable)?.iter().map(versioned).collect()
+    }
+
+    async fn forget(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "UPDATE approvals SET answer = NULL, task = NULL WHERE kept_until <= ? AND (answer IS NOT NULL OR task IS NOT NULL)
+             AND state NOT IN ('pending', 'approved', 'redeemed', 'dispatched')",
+        )
+        .bind(now.0)
+        .execute(&self.pool)
+        .await;
+        Ok(done.map_err(unavailable)?.rows_affected())
     }
 
     async fn held_by(&self, instance: &str) -> Result<Vec<Versioned>, StoreError> {

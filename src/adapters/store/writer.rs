@@ -255,13 +255,14 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
         Effect::Open(approval) => {
             let request = approval.request();
             let result = sqlx::query(
-                "INSERT INTO approvals (id, version, key, state, instance, runs_out, findable_until, asked_at, touched, body) VALUES (?,1,?,?,NULL,?,?,?,?,?)",
+                "INSERT INTO approvals (id, version, key, state, instance, runs_out, findable_until, kept_until, asked_at, touched, body) VALUES (?,1,?,?,NULL,?,?,?,?,?,?)",
             )
             .bind(request.id.as_str())
             .bind(request.key.digest().bytes().to_vec())
             .bind(approval.state())
             .bind(approval.runs_out().map(|t| t.0))
             .bind(approval.findable_until().0)
+            .bind(approval.kept_until().0)
             .bind(request.asked_at.0)
             .bind(seq)
             .bind(body(approval)?)
@@ -279,13 +280,14 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
                 _ => None,
             };
             let done = sqlx::query(
-                "UPDATE approvals SET version = version + 1, state = ?, instance = ?, runs_out = ?, findable_until = ?, touched = ?, body = ?
+                "UPDATE approvals SET version = version + 1, state = ?, instance = ?, runs_out = ?, findable_until = ?, kept_until = ?, touched = ?, body = ?
                  WHERE id = ? AND version = ?",
             )
             .bind(next.approval.state())
             .bind(holder)
             .bind(next.approval.runs_out().map(|t| t.0))
             .bind(next.approval.findable_until().0)
+            .bind(next.approval.kept_until().0)
             .bind(seq)
             .bind(body(&next.approval)?)
             .bind(next.approval.request().id.as_str())
@@ -299,6 +301,9 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
         }
         Effect::KeepTask(id, bytes) => {
             sqlx::query("UPDATE approvals SET task = ? WHERE id = ?").bind(bytes.as_slice()).bind(id.as_str()).execute(connection).await
+        }
+        Effect::KeepUntil(id, until) => {
+            sqlx::query("UPDATE approvals SET kept_until = MAX(kept_until, ?) WHERE id = ?").bind(until.0).bind(id.as_str()).execute(connection).await
         }
         Effect::SignIn(upstream, Some(sealed)) => {
             sqlx::query("INSERT OR REPLACE INTO sign_ins (upstream, sealed) VALUES (?, ?)")

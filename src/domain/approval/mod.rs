@@ -27,6 +27,9 @@ use super::call::CallDigest;
 use super::clock::Timestamp;
 use super::digest::Digest;
 
+/// How long an answer is kept for its caller after its call could run at the latest.
+const KEPT: Duration = Duration::from_secs(600);
+
 /// Proof that an approval was used up for a call. Only [`Stage::redeem`] makes one.
 #[derive(Debug)]
 pub struct Redeemed(CallDigest);
@@ -242,6 +245,17 @@ impl Approval {
             // However late the answer comes, the repeated call must find this one and not run again.
             Self::Dispatched(_) => Timestamp(i64::MAX),
             Self::Settled(s) => s.is.remembered_until,
+        }
+    }
+
+    /// Until when its answer is kept for its caller, and its call where that is followed as a task: a while after it could
+    /// run at the latest, and as long as a repeated call finds it.
+    pub fn kept_until(&self) -> Timestamp {
+        let terms = &self.request().terms;
+        let last = terms.decide_by.plus(Duration::from_millis(terms.execute_for_ms)).plus(KEPT);
+        match self {
+            Self::Settled(s) => last.max(s.is.remembered_until),
+            _ => last,
         }
     }
 }
