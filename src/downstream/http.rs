@@ -88,6 +88,7 @@ pub struct FrontState {
     sessions: Mutex<Sessions>,
     running: Mutex<Running>,
     by_caller: Mutex<HashMap<(String, String), Arc<Hub>>>,
+    listening: listener::Count,
 }
 
 /// A wrapped server.

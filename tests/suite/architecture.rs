@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. A file belongs to the longest prefix that fits.
-const RANKS: [(&str, u32); 24] = [
+const RANKS: [(&str, u32); 25] = [
     ("domain/clock", 0),
     ("domain/digest", 0),
+    ("domain/forms", 0),
     ("domain/text", 0),
     ("domain/json", 1),
     ("domain/scrub", 1),

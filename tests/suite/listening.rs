@@ -185,6 +185,31 @@ async fn where_the_server_knows_no_subscriptions() {
     world.check().await;
 }
 
+#[tokio::test]
+async fn one_caller_listens_only_so_often() {
+    let world = World::with(Settings { listen: "sessions-per-caller = 2\n".into(), ..Settings::default() }).await;
+    let client = Client::new(&world.mcp());
+    let filter = json!({"taskIds": ["countersign-00000000000000000000000000000000"]});
+    let mut open = vec![Stream::open(&client, &json!(1), &filter).await, Stream::open(&client, &json!(1), &filter).await];
+    for stream in &mut open {
+        assert_eq!(stream.next().await["params"]["notifications"], json!({"taskIds": []}));
+    }
+    let refused = client.request(json!(2), "subscriptions/listen", json!({"notifications": filter, "_meta": meta()})).await.unwrap();
+    assert_eq!((refused.status, refused.code()), (503, -31006), "{}", refused.text);
+    drop(open.pop());
+    for _ in 0..100 {
+        match tokio::time::timeout(Duration::from_millis(200), client.request(json!(2), "subscriptions/listen", json!({"notifications": filter})))
+            .await
+        {
+            // A stream, which does not end.
+            Err(_) => return world.check().await,
+            Ok(refused) => assert_eq!(refused.unwrap().status, 503),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("there is no room again");
+}
+
 fn on_a_pipe(upstream: &[&str]) {
     let scratch = Scratch::new();
     let policy =

@@ -1,6 +1,7 @@
 //! A client over HTTP that listens for tasks of ours, and perhaps for what the server has to tell as well.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
@@ -23,8 +24,38 @@ use crate::downstream::tasks::Asking;
 /// Messages that a client may be behind before what tells them waits for it.
 const BEHIND: usize = 64;
 
+/// How many such requests of each caller are open.
+pub(in super::super) type Count = Arc<Mutex<HashMap<String, usize>>>;
+
+/// One that is open; dropped when it is not any more.
+struct Open(Count, String);
+
+impl Open {
+    /// Counts another one of `caller`, unless that would be more than `most`.
+    fn another(count: &Count, caller: &str, most: usize) -> Option<Self> {
+        let mut all = count.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = all.get(caller).copied().unwrap_or(0);
+        if own >= most {
+            return None;
+        }
+        all.insert(caller.to_owned(), own + 1);
+        Some(Self(count.clone(), caller.to_owned()))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.get_mut(&self.1) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => drop(all.remove(&self.1)),
+        }
+    }
+}
+
 /// One such request.
 pub(super) struct Listener {
+    open: Open,
     id: Id,
     wanted: Wanted,
     listening: Listening,
@@ -47,10 +78,14 @@ impl Listener {
             (id, Err(why)) => return Err(fail(StatusCode::OK, id, -32602, &why)),
             _ => return Ok(None),
         };
+        let Some(open) = Open::another(&front.state.listening, &caller.name, front.most.per_caller) else {
+            let why = "as many requests of this caller listen as are taken: end one first";
+            return Err(fail(StatusCode::SERVICE_UNAVAILABLE, Some(&id), -31006, why));
+        };
         let (gateway, server) = (&front.gateway, &wrapped.server);
         let asking = Asking { gateway, server, upstream: upstream(), caller: caller.clone(), tasks: &front.tasks, gone: CancellationToken::new() };
         match asking.listening(&id, &wanted).await {
-            Ok(listening) => Ok(Some(Self { id, wanted, listening })),
+            Ok(listening) => Ok(Some(Self { open, id, wanted, listening })),
             Err(error) => {
                 tracing::error!(%error, "a client could not be told of its tasks");
                 Err(fail(StatusCode::OK, Some(&id), -32603, "the gateway cannot look up the tasks now: ask again"))
@@ -76,7 +111,7 @@ impl Listener {
         if head.status.is_success() && is_stream(&head.headers) {
             let events = looked_at(front.clone(), name.to_owned(), body, Some(self.id.clone()));
             let said = events.filter_map(async |event| data(&event.ok()?).map(Bytes::from));
-            return told(front, self.listening, Some(Box::pin(said)), None);
+            return told(front, self.open, self.listening, Some(Box::pin(said)), None);
         }
         let whole = match collect(body).await {
             Ok(whole) => whole,
@@ -84,7 +119,7 @@ impl Listener {
         };
         let mut listening = self.listening;
         if listening.heard(whole.clone()).is_none() {
-            return told(front, listening, None::<stream::Empty<Bytes>>, None);
+            return told(front, self.open, listening, None::<stream::Empty<Bytes>>, None);
         }
         let body = Full::new(whole).map_err(|never| match never {}).boxed_unsync();
         let asked = Envelope::read(rest.as_bytes()).ok();
@@ -96,24 +131,30 @@ impl Listener {
         let Some(rest) = self.wanted.message(&self.id) else { return self.alone(front) };
         let Ok(envelope) = Envelope::read(rest.as_bytes()) else { return self.alone(front) };
         match sent_to_child(hub, &self.id, &envelope, headers).await {
-            Ok((mut hear, closing)) => told(front, self.listening, Some(stream::poll_fn(move |context| hear.poll_recv(context))), Some(closing)),
+            Ok((mut hear, closing)) => {
+                told(front, self.open, self.listening, Some(stream::poll_fn(move |context| hear.poll_recv(context))), Some(closing))
+            }
             Err(refused) => refused,
         }
     }
 
     fn alone(self, front: &HttpFront) -> Response {
-        told(front, self.listening, None::<stream::Empty<Bytes>>, None)
+        told(front, self.open, self.listening, None::<stream::Empty<Bytes>>, None)
     }
 }
 
 /// Tells the client until it goes away, what it hears of included.
 fn told(
     front: &HttpFront,
+    open: Open,
     listening: Listening,
     said: Option<impl Stream<Item = Bytes> + Unpin + Send + 'static>,
     closing: Option<Closing>,
 ) -> Response {
     let (to, hear) = mpsc::channel(BEHIND);
-    front.tasks.spawn(listening.tell(said, to));
+    front.tasks.spawn(async move {
+        listening.tell(said, to).await;
+        drop(open);
+    });
     messages(hear, None, closing.unwrap_or(Closing(None)))
 }
