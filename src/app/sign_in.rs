@@ -10,14 +10,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hyper::header::HeaderValue;
 use rmcp::transport::auth::{
-    AuthError, AuthorizationManager, AuthorizationRequest, AuthorizationSession, CredentialRefreshGuard, CredentialStore, OAuthClientConfig,
-    StoredCredentials,
+    AuthError, AuthorizationManager, AuthorizationMetadata, AuthorizationRequest, AuthorizationSession, CredentialRefreshGuard, CredentialStore,
+    OAuthClientConfig, StoredCredentials,
 };
 use serde_json::json;
 
 use super::config::SignInFile;
 use super::named_by;
-use crate::adapters::credential::Issuers;
+use crate::adapters::credential::{Issuers, Web};
 use crate::adapters::store::{Change, Effect, Store, StoreError};
 use crate::adapters::upstream::SignIn;
 use crate::domain::audit::{Entry, EventKind};
@@ -85,6 +85,17 @@ pub struct Standing {
     pub renews: bool,
 }
 
+/// What became of tokens that were given up.
+#[derive(Debug)]
+pub enum Ended {
+    /// They are dead.
+    Revoked,
+    /// The server takes no revocations: they are dead by their time.
+    ByTime,
+    /// Whether they are dead is not known, for this reason.
+    Unclear(String),
+}
+
 /// A sign-in that waits for a person with a browser.
 pub struct Begun(AuthorizationSession);
 
@@ -121,7 +132,7 @@ impl Account {
     }
 
     /// A manager that knows the authorization server.
-    async fn discovered(&self) -> Result<AuthorizationManager, SignInError> {
+    async fn discovered(&self) -> Result<(AuthorizationManager, AuthorizationMetadata), SignInError> {
         let url = self.kept.url.as_str();
         let mut manager = match self.client.private_addresses {
             true => AuthorizationManager::new_allowing_private_addresses(url).await?,
@@ -132,8 +143,8 @@ impl Account {
         if !found.source.is_discovered() {
             return Err(SignInError::Undiscovered);
         }
-        manager.set_metadata(found.metadata);
-        Ok(manager)
+        manager.set_metadata(found.metadata.clone());
+        Ok((manager, found.metadata))
     }
 
     /// Begins a sign-in whose browser comes back to this port of this machine.
@@ -155,22 +166,49 @@ impl Account {
         if let Some(document) = client_metadata {
             request = request.with_client_metadata_url(document);
         }
-        let session = AuthorizationSession::new(self.discovered().await?, request).await.map_err(|(_, error)| error)?;
+        let session = AuthorizationSession::new(self.discovered().await?.0, request).await.map_err(|(_, error)| error)?;
         // A person opens it: an address that a browser would take for anything else than a page is none.
         let page = url::Url::parse(session.get_authorization_url()).is_ok_and(|address| matches!(address.scheme(), "http" | "https"));
         if page { Ok(Begun(session)) } else { Err(SignInError::Undiscovered) }
     }
 
-    /// Forgets the tokens; answers whether there were any.
+    /// Has the tokens revoked where that is possible, and forgets them in any case; nothing if there were none.
     ///
     /// # Errors
     /// If the store cannot be used.
-    pub async fn sign_out(&self) -> Result<bool, SignInError> {
-        let there = self.kept.store.sign_in(&self.kept.upstream).await?.is_some();
-        if there {
-            self.kept.keep(None, json!({ "how": "signed out" })).await?;
+    pub async fn sign_out(&self) -> Result<Option<Ended>, SignInError> {
+        if self.kept.store.sign_in(&self.kept.upstream).await?.is_none() {
+            return Ok(None);
         }
-        Ok(there)
+        let ended = match self.revoke().await {
+            Ok(true) => Ended::Revoked,
+            Ok(false) => Ended::ByTime,
+            Err(why) => Ended::Unclear(why),
+        };
+        self.kept.keep(None, json!({ "how": "signed out", "revoked": matches!(ended, Ended::Revoked) })).await?;
+        Ok(Some(ended))
+    }
+
+    /// Has the tokens revoked (RFC 7009). Answers whether the server does that at all.
+    async fn revoke(&self) -> Result<bool, String> {
+        let said = |error: SignInError| std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        let Some(kept) = self.kept.load().await.map_err(|error| error.to_string())? else { return Ok(false) };
+        let (_, metadata) = self.discovered().await.map_err(said)?;
+        // The tokens are of one authorization server, and no other is to see them.
+        if kept.issuer.is_some() && kept.issuer != metadata.issuer {
+            return Err("the server names another authorization server now".to_owned());
+        }
+        let Some(endpoint) = metadata.additional_fields.get("revocation_endpoint").and_then(serde_json::Value::as_str) else { return Ok(false) };
+        let web = Web::new(endpoint, None)?;
+        let secret = self.client.client_secret.as_ref().map(|secret| secret.reveal()).transpose().map_err(|error| error.to_string())?;
+        let tokens = serde_json::to_value(&kept.token_response).unwrap_or_default();
+        for hint in ["refresh_token", "access_token"] {
+            if let Some(token) = tokens.get(hint).and_then(serde_json::Value::as_str) {
+                let done = web.revoke(&kept.client_id, secret.as_deref(), token, hint, self.kept.clock.now()).await;
+                done.map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(true)
     }
 
     /// Where it stands; nothing where nobody signed in.
@@ -195,7 +233,7 @@ impl Account {
         }
         let mut manager = match state.manager.take() {
             Some(manager) => manager,
-            None => self.discovered().await?,
+            None => self.discovered().await?.0,
         };
         if !manager.initialize_from_store().await? {
             return Ok(None);

@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use super::{Failure, print};
 use crate::app::App;
 use crate::app::config::{Config, UpstreamFile};
-use crate::app::sign_in::Account;
+use crate::app::sign_in::{Account, Ended};
+use crate::domain::text::visible;
 
 /// Sign the gateway in at servers that ask for it
 #[derive(Debug, clap::Args)]
@@ -59,11 +60,18 @@ pub(super) async fn run(config: Config, arguments: Arguments) -> Result<(), Fail
         }
         Verb::List => list(&app, upstreams).await,
         Verb::Logout { name } => match app.account(&name, &upstreams.get(&name).cloned().unwrap_or_default()).sign_out().await {
-            Ok(true) => {
-                print(&format!("signed out of {name}: its tokens are forgotten here; end them there as well if they may have leaked"));
+            Ok(Some(ended)) => {
+                let there = match ended {
+                    Ended::Revoked => "its tokens are revoked there, and forgotten here".to_owned(),
+                    Ended::ByTime => "its tokens are forgotten here; the server revokes none, and they are good until their time is over".to_owned(),
+                    Ended::Unclear(why) => {
+                        format!("its tokens are forgotten here, and could not be revoked ({}): end them there as well", visible(&why))
+                    }
+                };
+                print(&format!("signed out of {name}: {there}"));
                 Ok(())
             }
-            Ok(false) => Err(Failure::said(format!("the gateway is not signed in at {name}"))),
+            Ok(None) => Err(Failure::said(format!("the gateway is not signed in at {name}"))),
             Err(error) => Err(Failure::caused(error)),
         },
     };

@@ -17,7 +17,7 @@ use crate::domain::permit::Permit;
 /// How long an answer is still awaited after the client gave the call up.
 const AFTER_CANCEL: Duration = Duration::from_secs(10);
 /// Largest answer that is kept for a caller that was gone when it came.
-const MOST_KEPT: usize = 1 << 20;
+pub(super) const MOST_KEPT: usize = 1 << 20;
 /// How often, and how many times, the record of a call's end is tried again.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 const SETTLE_TRIES: usize = 120;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{broadcast, mpsc};
 
+use super::run::MOST_KEPT;
 use super::{Attempt, Gateway, Refusal, RouteError, Said, Waiting};
 use crate::adapters::channel::DeskError;
 use crate::adapters::store::{Change, Effect, StoreError, Versioned};
@@ -366,7 +367,9 @@ impl Gateway {
     /// If the store does not answer.
     pub async fn ended_with(&self, id: &str, answer: Vec<u8>) -> Result<(), StoreError> {
         let (Some(held), Some(kept)) = (self.store.approval(id).await?, self.kept(id).await?) else { return Ok(()) };
-        self.keep(&held.approval, &kept, vec![Effect::KeepAnswer(id.to_owned(), answer)], json!({"task": true, "answered": true})).await
+        // One that is too long to be kept is not told at all, like any other.
+        let effect = if answer.len() <= MOST_KEPT { Effect::KeepAnswer(id.to_owned(), answer) } else { Effect::DropAnswer(id.to_owned()) };
+        self.keep(&held.approval, &kept, vec![effect], json!({"task": true, "answered": true})).await
     }
 
     /// The approval and the call of a task that nobody here waits for, so that it can be resumed.

@@ -78,7 +78,10 @@ async function handle(request, response) {
   if (request.url === "/.well-known/oauth-protected-resource/mcp") {
     return json({ resource: mcp, authorization_servers: [issuer], scopes_supported: ["notes:read"], bearer_methods_supported: ["header"] });
   }
-  if (request.url === "/seen") return json({ ...seen, tokens: seen.tokens });
+  if (request.url === "/seen") {
+    const found = await Promise.all(seen.tokens.map((value) => provider.AccessToken.find(value)));
+    return json({ ...seen, alive: found.filter((token) => token?.isValid).length });
+  }
   if (request.url === "/forget") {
     // The person takes the grant back.
     for (const value of seen.tokens) {
@@ -92,4 +95,6 @@ async function handle(request, response) {
   return provider.callback()(request, response);
 }
 
+// Nobody reads on after the first line, and what the provider says then must not end it.
+process.stdout.on("error", () => {});
 console.log(JSON.stringify({ issuer, mcp, seen: `${issuer}/seen`, forget: `${issuer}/forget` }));

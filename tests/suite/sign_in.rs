@@ -117,8 +117,10 @@ async fn what_passes_through_goes_with_the_gateways_own_sign_in() {
     let said = sign_in(&world, &["notes"]).await;
     assert!(said.contains("signed in at notes"), "{said}");
     assert!(call(&world).await.said().contains("for anna"), "{}", world.log());
+    assert!(seen().await["alive"].as_i64().unwrap() >= 1);
     let (code, said) = world.run(&["upstream", "logout", "notes"]);
-    assert!(code == 0 && said.contains("signed out"), "{said}");
+    assert!(code == 0 && said.contains("signed out of notes: its tokens are revoked there"), "{said}");
+    assert_eq!(seen().await["alive"], 0);
     let (_, shown) = world.run(&["upstream", "list"]);
     assert!(shown.contains("not signed in"), "{shown}");
 }

@@ -69,6 +69,17 @@ impl Web {
         self.client.request(method, url)
     }
 
+    /// Asks the revocation endpoint that this is the address of to end a token (RFC 7009). `secret` is the client's.
+    ///
+    /// # Errors
+    /// See [`IssueError`]; also if the server does not say that it is done.
+    pub async fn revoke(&self, client: &str, secret: Option<&str>, token: &str, hint: &str, now: Timestamp) -> Result<(), IssueError> {
+        let mut form = vec![("token", token), ("token_type_hint", hint), ("client_id", client)];
+        form.extend(secret.map(|secret| ("client_secret", secret)));
+        let reply = self.send(self.request(Method::POST, "").form(&form), now).await?;
+        if reply.status.is_success() { Ok(()) } else { Err(IssueError::Refused(format!("it answered {}", reply.status))) }
+    }
+
     /// Where that is, for people.
     pub(super) fn shown(&self, path: &str) -> String {
         format!("{}{path}", self.base.as_str().trim_end_matches('/'))
