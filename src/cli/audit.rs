@@ -124,6 +124,12 @@ pub(super) fn told(record: &Record) -> String {
             text("/decide_by")
         ),
         "denied" => format!("{} called {}/{}: refused, {}", text("/caller/name"), text("/server"), text("/tool"), text("/because")),
+        "attached" if data.get("task").is_some() => match (text("/goes_on_as"), data.get("answered"), data.get("cancelled")) {
+            (on, ..) if !on.is_empty() => format!("its server asked back, its client answered: the task goes on as {on}"),
+            (_, Some(_), _) => "its server asked back, its client answered: the task ended without another approval".into(),
+            (.., Some(_)) => "its client took the task back".into(),
+            _ => "its client follows it as a task".into(),
+        },
         "attached" => format!("the same call came again while it was {}", text("/state")),
         "reviewed" => {
             let reason = if text("/review/reason").is_empty() { String::new() } else { format!(": {}", text("/review/reason")) };

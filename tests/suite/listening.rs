@@ -337,6 +337,8 @@ async fn a_task_whose_server_asks_back_goes_on() {
     assert_eq!((&end["status"], &end["taskId"], &end["createdAt"]), (&json!("completed"), &task, &begun["createdAt"]), "{end}");
     assert!(end["result"].to_string().contains("Ada"), "{end}");
     assert_eq!(settled(&client, &task).await["result"], end["result"]);
+    let (_, story) = world.run(&["audit", "show", task.as_str().unwrap().trim_start_matches("countersign-")]);
+    assert!(story.contains("its client follows it as a task") && story.contains("the task goes on as"), "{story}");
     assert!(world.waiting().is_empty());
     // Taken back while the server waits for an answer.
     let task = begin(&client, &world).await["taskId"].clone();
