@@ -7,7 +7,9 @@ mod front;
 mod listener;
 mod mirrored;
 mod reply;
+mod sessions;
 mod through;
+mod to_child;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -37,7 +39,8 @@ use crate::adapters::upstream::{ChildSettings, HttpUpstream};
 use crate::domain::digest::Digest;
 use crate::domain::json::Limits;
 use crate::gateway::{Gateway, Server};
-use front::{Running, Sessions};
+use front::Running;
+use sessions::Sessions;
 
 /// How long a client may take to send one message.
 const SLOWEST: Duration = Duration::from_secs(30);

@@ -14,6 +14,7 @@ mod prompts;
 mod review;
 mod rounds;
 mod run;
+mod said;
 mod sweep;
 mod tasks;
 mod trails;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use patience::{Budget, Patience};
 pub use prompts::{Prompts, Told};
 pub use review::LOGIN;
+pub use said::{Refusal, Said, Waiting};
 pub use sweep::SweepError;
 pub use tasks::{GoesOn, Replied, TASK_PREFIX, TaskNow, TaskView};
 pub use trial::{Trial, TrialError};
@@ -42,8 +44,8 @@ use crate::adapters::channel::Channels;
 use crate::adapters::channel::people::People;
 use crate::adapters::credential::Issuers;
 use crate::adapters::store::{Change, Effect, Spender, Store, StoreError, Versioned};
-use crate::adapters::upstream::{Answer, Id, Incoming, Outgoing, Upstream, client_headers, header_text};
-use crate::domain::approval::{Approval, Outcome};
+use crate::adapters::upstream::{Id, Outgoing, Upstream, client_headers, header_text};
+use crate::domain::approval::Approval;
 use crate::domain::audit::{Entry, EventKind, Receipt};
 use crate::domain::call::{Binding, CallDigest, Caller, Method, ToolCall};
 use crate::domain::clock::Clock;
@@ -176,96 +178,6 @@ pub struct Attempt {
     /// Where what there is to say goes. Closed when the client's connection is lost, which in the eras with sessions is
     /// no cancellation: a call that runs goes on, one that waits does not run.
     pub say: mpsc::Sender<Box<Said>>,
-}
-
-/// What there is to say to the client, for `downstream` to put in words.
-#[derive(Debug)]
-pub enum Said {
-    /// The server's answer, as it came.
-    Answer(Answer),
-    /// The last thing there is to say, and where it is noted that the client's side took it.
-    Final(Box<Said>, oneshot::Sender<()>),
-    /// A message of the server that belongs to the call.
-    Incoming(Incoming),
-    /// The call did not run, or nobody knows.
-    Refused(Refusal),
-    /// It still waits: who is asked, where, and until when.
-    Waiting(Waiting),
-    /// It goes on as a task.
-    Task(Box<TaskView>),
-}
-
-/// A held call, as its client is told of it.
-#[derive(Clone, Debug)]
-pub struct Waiting {
-    /// The approval's id.
-    pub approval: String,
-    /// Who is asked.
-    pub approvers: Vec<String>,
-    /// How many of them must approve, and how many did.
-    pub quorum: (u8, usize),
-    /// Where they answer.
-    pub place: String,
-    /// How long they still have.
-    pub left: Duration,
-}
-
-/// Why there is no answer of the server.
-#[derive(Clone, Debug)]
-pub enum Refusal {
-    /// The policy refuses it.
-    Denied {
-        /// The policy's words.
-        because: String,
-    },
-    /// Its approval ended without it running.
-    Ended {
-        /// The approval's id.
-        approval: String,
-        /// How.
-        outcome: Outcome,
-    },
-    /// A header that mirrors an argument does not say what the argument says; it did not run.
-    Header {
-        /// The header.
-        name: String,
-    },
-    /// Something that is needed does not work; it did not run.
-    Failed {
-        /// What, without internals.
-        why: String,
-        /// The approval that is still good, if one is.
-        approval: Option<String>,
-    },
-    /// It ran, and its answer went to another request of the same caller.
-    Answered {
-        /// The approval's id.
-        approval: String,
-    },
-    /// It runs right now, for another request of the same caller.
-    Running {
-        /// The approval's id.
-        approval: String,
-    },
-    /// It may have run; it is not run again.
-    Unknown {
-        /// The approval or attempt.
-        subject: String,
-    },
-    /// It did not run and still waits for a person.
-    Pending(Waiting),
-    /// It still waits, and its client is to send the request again with this state.
-    Again {
-        /// The state.
-        state: String,
-        /// What it waits for.
-        waiting: Waiting,
-    },
-    /// The state that came with the request is not ours, or not of this request.
-    State {
-        /// What is wrong.
-        why: String,
-    },
 }
 
 /// Everything found out about a call before it is decided. Boxed, like what becomes of it: ten thousand calls wait at once.

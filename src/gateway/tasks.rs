@@ -7,6 +7,8 @@
 //! A server may ask back in the middle of a call. Then the task waits for its client, and what the client answers makes
 //! another call, judged and approved like any: the task goes on as that one.
 
+mod asked_back;
+
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 
@@ -14,17 +16,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{broadcast, mpsc};
 
-use super::run::MOST_KEPT;
 use super::{Attempt, Gateway, Refusal, RouteError, Said, Waiting};
 use crate::adapters::channel::DeskError;
 use crate::adapters::store::{Change, Effect, StoreError, Versioned};
-use crate::adapters::upstream::Envelope;
 use crate::domain::approval::{Approval, Outcome};
 use crate::domain::audit::EventKind;
 use crate::domain::call::{Caller, Method, ToolCall};
 use crate::domain::clock::Timestamp;
-use crate::domain::json::{Limits, Object, Value};
-use crate::domain::text::shortened;
+use crate::domain::json::{Limits, Value};
+
+use asked_back::{Asked, going_on};
+pub use asked_back::{GoesOn, Replied};
 
 /// How ids of tasks of ours begin; others are the server's.
 pub const TASK_PREFIX: &str = "countersign-";
@@ -114,47 +116,6 @@ struct Kept {
     /// Its client took it back while the server waited for an answer.
     #[serde(default)]
     over: bool,
-}
-
-/// What a server asks in the middle of a call (MCP 2026-07-28, multi round-trip requests).
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Asked {
-    result_type: String,
-    #[serde(default)]
-    input_requests: serde_json::Map<String, serde_json::Value>,
-    request_state: Option<String>,
-}
-
-impl Asked {
-    /// Reads an answer; nothing if it ends the call.
-    fn read(answer: &[u8]) -> Option<Self> {
-        let asked: Self = serde_json::from_str(Envelope::read(answer).ok()?.result?.get()).ok()?;
-        (asked.result_type == "input_required").then_some(asked)
-    }
-}
-
-/// What becomes of what a client says to a task.
-pub enum Replied {
-    /// There is no such task.
-    Unknown,
-    /// Nothing was asked.
-    Nothing,
-    /// It is no answer, for this reason.
-    Wrong(String),
-    /// The task goes on.
-    GoesOn(Box<GoesOn>),
-}
-
-/// A task that goes on with another call. While this lives the task counts as running.
-pub struct GoesOn {
-    /// The task, by the approval of its first call.
-    task: String,
-    /// The approval of its call before.
-    pub approval: String,
-    /// The call.
-    pub call: ToolCall,
-    _following: Following,
 }
 
 /// Which tasks somebody waits for in this process.
@@ -272,106 +233,6 @@ impl Gateway {
         Ok(())
     }
 
-    /// What a client answers to what the server of a task asked. All of it at once: `responses` by the names of the requests.
-    ///
-    /// # Errors
-    /// If the store does not answer.
-    pub async fn told(&self, id: &str, caller: &Caller, server: &str, responses: &Object) -> Result<Replied, StoreError> {
-        let Some(held) = self.own_task(id, caller, server).await? else { return Ok(Replied::Unknown) };
-        let task = id.strip_prefix(TASK_PREFIX).unwrap_or(id).to_owned();
-        let id = held.approval.request().id.clone();
-        let (Some(kept), Some(answer)) = (self.kept(&id).await?, self.store.answer(&id).await?) else { return Ok(Replied::Nothing) };
-        let (false, Some(asked)) = (kept.over || responses.is_empty(), Asked::read(&answer)) else { return Ok(Replied::Nothing) };
-        let mut given = Object::default();
-        for name in asked.input_requests.keys() {
-            match responses.get(name) {
-                Some(response) => given.insert(name, response.clone()),
-                None => return Ok(Replied::Wrong(format!("the server asks for `{}` as well: answer all of it at once", shortened(name, 80)))),
-            }
-        }
-        let mut call = match ToolCall::parse(kept.call.as_bytes(), Limits::default()) {
-            Ok(call) => call,
-            Err(error) => return Err(StoreError::Corrupt(format!("task {id}: {error}"))),
-        };
-        call.extras.insert("inputResponses", Value::Object(given));
-        call.extras.remove("requestState");
-        if let Some(state) = asked.request_state {
-            call.extras.insert("requestState", Value::from(state.as_str()));
-        }
-        // From here on it counts as running: a second answer makes no second call.
-        Ok(match self.follow(&going_on(&id)) {
-            Some(following) => Replied::GoesOn(Box::new(GoesOn { task, approval: id, call, _following: following })),
-            None => Replied::Nothing,
-        })
-    }
-
-    /// Goes on with a task. Answers why it ended, if it did without an answer of the server's.
-    pub async fn go_on(&self, on: &GoesOn, mut attempt: Attempt) -> Option<Refusal> {
-        let id = on.approval.as_str();
-        let (say, mut hear) = mpsc::channel(16);
-        attempt.say = say;
-        let heard = async {
-            while let Some(said) = hear.recv().await {
-                let done = match *said {
-                    Said::Task(view) => self.linked(on, &view.approval).await,
-                    Said::Final(said, taken) => {
-                        let kept = match *said {
-                            Said::Answer(answer) => self.ended_with(id, answer.body.to_vec()).await,
-                            Said::Incoming(incoming) => self.ended_with(id, incoming.message.to_vec()).await,
-                            _ => Ok(()),
-                        };
-                        if kept.is_ok() {
-                            let _ = taken.send(());
-                        }
-                        kept
-                    }
-                    Said::Answer(answer) => self.ended_with(id, answer.body.to_vec()).await,
-                    Said::Incoming(incoming) if incoming.last => self.ended_with(id, incoming.message.to_vec()).await,
-                    Said::Refused(refusal) => return Some(refusal),
-                    Said::Incoming(_) | Said::Waiting(_) => Ok(()),
-                };
-                if let Err(error) = done {
-                    tracing::error!(%error, task = id, "what became of a task could not be recorded; its client is asked again");
-                }
-            }
-            None
-        };
-        tokio::join!(self.call(Box::new(attempt)), heard).1
-    }
-
-    /// The call of a task went on as another one, which has an approval of its own.
-    async fn linked(&self, from: &GoesOn, on: &str) -> Result<(), StoreError> {
-        let id = from.approval.as_str();
-        let (Some(held), Some(mut kept), Some(next)) = (self.store.approval(id).await?, self.kept(id).await?, self.store.approval(on).await?) else {
-            return Ok(());
-        };
-        if on == id {
-            return Ok(());
-        }
-        // All that leads there is kept as long as the last.
-        let (until, mut at, mut longer) = (next.approval.kept_until(), from.task.clone(), Vec::new());
-        loop {
-            longer.push(Effect::KeepUntil(at.clone(), until));
-            match self.kept(&at).await?.and_then(|kept| kept.on) {
-                Some(next) if at != id => at = next,
-                _ => break,
-            }
-        }
-        kept.on = Some(on.to_owned());
-        self.keep(&held.approval, &kept, longer, json!({"task": true, "goes_on_as": on})).await
-    }
-
-    /// The answer that ends a task, a JSON-RPC response, where no approval of its own keeps it.
-    ///
-    /// # Errors
-    /// If the store does not answer.
-    pub async fn ended_with(&self, id: &str, answer: Vec<u8>) -> Result<(), StoreError> {
-        let (Some(held), Some(kept)) = (self.store.approval(id).await?, self.kept(id).await?) else { return Ok(()) };
-        // One that is too long to be kept is not told at all, like any other.
-        let effect = if answer.len() <= MOST_KEPT { Effect::KeepAnswer(id.to_owned(), answer) } else { Effect::DropAnswer(id.to_owned()) };
-        self.keep(&held.approval, &kept, vec![effect], json!({"task": true, "answered": true})).await
-    }
-
     /// The approval and the call of a task that nobody here waits for, so that it can be resumed.
     ///
     /// # Errors
@@ -449,11 +310,6 @@ impl Gateway {
         let ttl_ms = u64::try_from(approval.kept_until().since(request.asked_at).as_millis()).unwrap_or(u64::MAX);
         Ok(TaskView { id: format!("{TASK_PREFIX}{id}"), approval: id, created: request.asked_at, updated, ttl_ms, now })
     }
-}
-
-/// Under this name a task is followed whose client answered its server, until it is known what it goes on as.
-fn going_on(id: &str) -> String {
-    format!("{id} goes on")
 }
 
 fn place(id: &str) -> String {

@@ -11,9 +11,10 @@ use http_body_util::{BodyExt, Full};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::front::{fail, sent_to_child};
+use super::front::fail;
 use super::reply::{Closing, messages};
 use super::through::{looked_at, pass, unreachable_upstream};
+use super::to_child::sent_to_child;
 use super::{HttpFront, Wrapped};
 use crate::adapters::upstream::{Envelope, HttpUpstream, Id, Upstream, collect, data, is_stream};
 use crate::domain::call::Caller;
