@@ -296,7 +296,7 @@ async fn a_token_file_says_who_is_on_the_pipe() {
     let idp = idp();
     let scratch = Scratch::new();
     let jwks = scratch.write("jwks.json", &idp.jwks.to_string());
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::support::free_port();
     let config = scratch.write(
         "countersign.toml",
         &format!(

@@ -120,7 +120,7 @@ async fn what_an_issuer_cannot_be_asked_for_asks_nobody() {
 /// An issuer that is down: nothing runs, and the approval is as good as before. One that comes back ends what was left.
 #[tokio::test]
 async fn an_issuer_that_is_down_runs_nothing() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::support::free_port();
     let more =
         "[credential.pg]\nkind = \"postgres\"\naddress = { env = \"PG\" }\ntables = [\"public.customers\"]\nprivileges = [\"select\", \"delete\"]\n"
             .to_owned();
@@ -228,7 +228,7 @@ async fn an_installation_token_for_one_repository() {
         })
         .to_string(),
     );
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::support::free_port();
     let Some((node, emulate)) = modern_node("node_modules/emulate/dist/index.js") else { return };
     let github = Command::new(node)
         .args([&emulate, "start", "--service", "github", "--port", &port.to_string(), "--seed"])
@@ -286,7 +286,7 @@ async fn an_installation_token_for_one_repository() {
 /// OAuth against `oidc-provider`, and an MCP server of the TypeScript SDK that introspects at it.
 #[tokio::test]
 async fn a_token_for_one_resource_that_the_server_introspects() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::support::free_port();
     let jwks = format!("http://127.0.0.1:{port}/.well-known/jwks.json");
     let Some((_provider, ready)) = start("oauth.mjs", &[("JWKS", &jwks)]) else { return };
     let text = |name: &str| ready[name].as_str().unwrap().to_owned();
@@ -368,7 +368,7 @@ fn said_of(reply: &Reply) -> Value {
 /// Vault and Kubernetes, after recorded exchanges: logins, accessors, leases; Secrets and tokens bound to them.
 #[tokio::test]
 async fn vault_and_kubernetes_by_their_recorded_exchanges() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::support::free_port();
     let jwks = format!("http://127.0.0.1:{port}/.well-known/jwks.json");
     let Some((_fakes, ready)) = start("issuers.mjs", &[("JWKS", &jwks)]) else { return };
     let address = ready["address"].as_str().unwrap();
@@ -557,7 +557,7 @@ async fn a_session_for_one_object_that_is_dead_by_its_time() {
         eprintln!("skipped: COUNTERSIGN_TEST_FAKECLOUD does not name the program");
         return;
     };
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::support::free_port();
     let cloud = Command::new(program)
         .args(["--addr", &format!("127.0.0.1:{port}"), "--verify-sigv4", "--iam", "strict"])
         .stdin(Stdio::null())

@@ -165,7 +165,7 @@ fn plain(command: &[String], env: &[(&str, PathBuf)]) -> Command {
 }
 
 fn wrapped(scratch: &Scratch, arguments: &[&str], command: &[String]) -> Command {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::support::free_port();
     let text = format!("[listen]\naddress = \"127.0.0.1:{port}\"\n[policy]\ndefault = \"allow\"\n[approver.anna]\n[caller.local]\n");
     let mut wrap = Command::new(countersign());
     wrap.arg("--config").arg(scratch.write("countersign.toml", &text)).arg("wrap").args(arguments);
@@ -242,7 +242,7 @@ impl Drop for Everything {
 impl Everything {
     fn start(way: &str) -> Option<Self> {
         let command = server("everything")?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = crate::support::free_port();
         let mut http = Command::new(&command[0]);
         http.args([&command[1], way]).env("PORT", port.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
         let http = Self(http.spawn().unwrap(), port);

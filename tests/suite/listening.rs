@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::conformance::{Server, fixture};
 use crate::fidelity::tapped;
 use crate::support::mcp::Client;
-use crate::support::{Scratch, Settings, World, refund};
-use crate::transports::{Wrapped, free_port};
+use crate::support::{Scratch, Settings, World, free_port, refund};
+use crate::transports::Wrapped;
 
 pub const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
@@ -183,6 +183,34 @@ async fn where_the_server_knows_no_subscriptions() {
     assert_eq!(refused.code(), -32602, "{}", refused.text);
     assert_eq!(world.received_of("refund_payment").await, 0);
     world.check().await;
+}
+
+/// A client that does not read what a child says to it keeps no other client of the same child waiting for long.
+#[tokio::test]
+async fn who_does_not_read_holds_nobody_up() {
+    let scratch = Scratch::new();
+    let script = r#"
+import json, sys
+def say(message): print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
+for line in sys.stdin:
+    asked = json.loads(line)
+    if asked.get("method") == "subscriptions/listen":
+        meta = {"io.modelcontextprotocol/subscriptionId": asked["id"]}
+        say({"method": "notifications/subscriptions/acknowledged", "params": {"notifications": {"toolsListChanged": True}, "_meta": meta}})
+        for n in range(40000):
+            say({"method": "notifications/tools/list_changed", "params": {"_meta": meta, "more": "x" * 1000}})
+    elif "id" in asked:
+        say({"id": asked["id"], "result": {"resultType": "complete", "tools": []}})
+"#;
+    let script = scratch.write("flood.py", script);
+    let world = world(&format!("command = [\"python3\", \"{}\"]", script.display())).await;
+    let client = Client::new(&format!("{}/mcp/fixture", world.address));
+    let unread = Stream::open(&client, &json!(1), &json!({"toolsListChanged": true})).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let tools = client.request(json!(2), "tools/list", json!({"_meta": meta()})).await.unwrap();
+    assert_eq!(tools.answer()["result"]["tools"], json!([]), "{}", tools.text);
+    assert!(world.log().contains("did not read"), "{}", world.log());
+    drop(unread);
 }
 
 #[tokio::test]

@@ -574,7 +574,7 @@ async fn killed_at_any_moment_a_call_is_decided_and_runs_at_most_once() {
 #[tokio::test]
 async fn another_gateway_takes_over() {
     let mut office = Office::new().await;
-    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let port = crate::support::free_port();
     let text = std::fs::read_to_string(&office.world.config).unwrap();
     let own = office.world.address.rsplit(':').next().unwrap();
     let text = text.replace(&format!("127.0.0.1:{own}\""), &format!("127.0.0.1:{port}\""));

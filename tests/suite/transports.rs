@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::mcp::Client;
-use crate::support::{Scratch, Settings, World, countersign, ledger_server, refund};
+use crate::support::{Scratch, Settings, World, countersign, free_port, ledger_server, refund};
 
 /// `countersign wrap` with a client of our own on its pipes.
 pub struct Wrapped {
@@ -102,10 +102,6 @@ impl Drop for Wrapped {
         drop(self.process.kill());
         drop(self.process.wait());
     }
-}
-
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A configuration whose inbox does not collide with other tests.

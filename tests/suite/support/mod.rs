@@ -40,6 +40,17 @@ pub fn required(what: &str) -> bool {
     std::env::var("COUNTERSIGN_TEST_REQUIRE").unwrap_or_default().split(',').any(|name| name.trim() == what)
 }
 
+/// A port that nothing has, and that is free again after a gateway was killed: below those that a system gives to connections
+/// that go out.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut ports = (0..10_000).map(|_| {
+        let next = std::process::id().wrapping_mul(37).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(10_000 + next % 20_000).unwrap()
+    });
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
+
 /// A directory that is gone after the test.
 pub struct Scratch(pub PathBuf);
 
@@ -125,8 +136,8 @@ impl World {
         for (name, text) in &settings.policies {
             scratch.write(&format!("tool-policies/ledger/{name}"), text);
         }
-        // Taken for a moment and let go: the gateway must come back to the same port after it was killed.
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        // The gateway must come back to the same port after it was killed.
+        let port = free_port();
         let address = format!("http://127.0.0.1:{port}");
         scratch.write("introspection.secret", "a secret for introspection\n");
         let database = scratch.0.join("ledger.db");

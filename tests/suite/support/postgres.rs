@@ -24,7 +24,7 @@ impl Server {
             None
         })?;
         let scratch = Scratch::new();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = crate::support::free_port();
         let server = Self { port, scratch, programs };
         server.scratch.write("password", "of-the-administrator\n");
         if root() {
