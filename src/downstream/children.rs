@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -20,6 +21,10 @@ use crate::adapters::upstream::{Child, ChildSettings, Envelope, Id};
 
 /// Most messages kept for a client that listens to no stream.
 const MOST_KEPT: usize = 256;
+
+/// How long a message of a child's waits for a client that does not read its stream. Then that stream is closed: others have
+/// the same child.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// One child and the clients' streams in front of it.
 pub(super) struct Hub {
@@ -82,11 +87,15 @@ impl Hub {
         tasks.spawn(async move {
             while let Some(message) = said.recv().await {
                 let Some(hub) = weak.upgrade() else { return };
-                // Only one request at a time can be slow to read: its own stream is the one that is waited for.
-                if let Some((to, message)) = hub.route(message)
-                    && let Err(lost) = to.send(message).await
-                {
-                    hub.keep(lost.0);
+                let Some((to, message)) = hub.route(message) else { continue };
+                match tokio::time::timeout(SLOW, to.send(message.clone())).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => hub.keep(message),
+                    Err(_) => {
+                        tracing::warn!("a client did not read what a child said to it for {} s; its stream was closed", SLOW.as_secs());
+                        hub.cut(&to);
+                        hub.keep(message);
+                    }
                 }
             }
             if let Some(hub) = weak.upgrade() {
@@ -123,6 +132,23 @@ impl Hub {
         Some(Opened { id, token, hear })
     }
 
+    /// Closes the stream of a client that does not read it.
+    fn cut(self: &Arc<Self>, to: &mpsc::Sender<Bytes>) {
+        let mut asked = Vec::new();
+        let mut streams = self.streams();
+        streams.posts.retain(|id, post| {
+            let stays = !post.to.same_channel(to);
+            if !stays && !post.only_hears {
+                asked.push(id.clone());
+            }
+            stays
+        });
+        streams.listening.take_if(|listening| listening.same_channel(to));
+        drop(streams);
+        // With sessions a lost stream is no cancellation.
+        asked.into_iter().filter(|_| self.remaps).for_each(|id| self.cancel(id));
+    }
+
     /// Closes a request's stream.
     pub(super) fn close(&self, id: &Id) {
         self.streams().posts.remove(id);
@@ -131,9 +157,13 @@ impl Hub {
     /// Closes the stream of a request whose client reads no more of it. In the stateless era that cancels what is not answered
     /// yet, and the child must hear of it.
     pub(super) fn hang_up(self: &Arc<Self>, id: &Id, cancels: bool) {
-        if self.streams().posts.remove(id).is_none() || !cancels {
-            return;
+        if self.streams().posts.remove(id).is_some() && cancels {
+            self.cancel(id.clone());
         }
+    }
+
+    /// Tells the child that nobody waits for a request any more.
+    fn cancel(self: &Arc<Self>, id: Id) {
         let (hub, params) = (self.clone(), serde_json::json!({"requestId": id, "reason": "the client closed the stream"}));
         self.tasks.spawn(async move {
             let message = serde_json::json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}).to_string();
