@@ -199,6 +199,11 @@ impl Account {
             return Err("the server names another authorization server now".to_owned());
         }
         let Some(endpoint) = metadata.additional_fields.get("revocation_endpoint").and_then(serde_json::Value::as_str) else { return Ok(false) };
+        // Only where the tokens came from: no server has this machine send a form to any other.
+        let origin = |address: &str| url::Url::parse(address).map(|address| address.origin()).ok().filter(url::Origin::is_tuple);
+        if origin(endpoint).is_none() || origin(endpoint) != origin(&metadata.token_endpoint) {
+            return Err("it is revoked at another host than tokens are given at".to_owned());
+        }
         let web = Web::new(endpoint, None)?;
         let secret = self.client.client_secret.as_ref().map(|secret| secret.reveal()).transpose().map_err(|error| error.to_string())?;
         let tokens = serde_json::to_value(&kept.token_response).unwrap_or_default();

@@ -269,7 +269,10 @@ impl Gateway {
     pub async fn cancel_task(&self, id: &str, caller: &Caller, server: &str) -> Result<bool, StoreError> {
         let Some(held) = self.own_task(id, caller, server).await? else { return Ok(false) };
         let latest = &held.approval.request().id;
-        if let (Some(kept), Some(answer)) = (self.kept(latest).await?, self.store.answer(latest).await?)
+        // While it is being answered it runs, and what is kept of it is not ours to write.
+        if let Some(_following) = self.follow(&going_on(latest))
+            && let (Some(kept), Some(answer)) = (self.kept(latest).await?, self.store.answer(latest).await?)
+            && kept.on.is_none()
             && Asked::read(&answer).is_some()
         {
             self.keep(&held.approval, &Kept { over: true, ..kept }, vec![], json!({"task": true, "cancelled": true})).await?;

@@ -280,7 +280,7 @@ async fn apply(connection: &mut SqliteConnection, effect: &Effect, instance: &st
                 _ => None,
             };
             let done = sqlx::query(
-                "UPDATE approvals SET version = version + 1, state = ?, instance = ?, runs_out = ?, findable_until = ?, kept_until = ?, touched = ?, body = ?
+                "UPDATE approvals SET version = version + 1, state = ?, instance = ?, runs_out = ?, findable_until = ?, kept_until = MAX(kept_until, ?), touched = ?, body = ?
                  WHERE id = ? AND version = ?",
             )
             .bind(next.approval.state())

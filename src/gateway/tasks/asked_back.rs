@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::{Following, TASK_PREFIX};
 use crate::adapters::store::{Effect, StoreError};
 use crate::adapters::upstream::Envelope;
+use crate::domain::approval::Approval;
 use crate::domain::call::{Caller, ToolCall};
 use crate::domain::json::{Limits, Object, Value};
 use crate::domain::text::shortened;
@@ -64,8 +65,14 @@ impl Gateway {
         let Some(held) = self.own_task(id, caller, server).await? else { return Ok(Replied::Unknown) };
         let task = id.strip_prefix(TASK_PREFIX).unwrap_or(id).to_owned();
         let id = held.approval.request().id.clone();
+        // From here on it counts as running, and only now is it read what was asked: a second answer makes no second call.
+        let Some(following) = self.follow(&going_on(&id)) else { return Ok(Replied::Nothing) };
         let (Some(kept), Some(answer)) = (self.kept(&id).await?, self.store.answer(&id).await?) else { return Ok(Replied::Nothing) };
-        let (false, Some(asked)) = (kept.over || responses.is_empty(), Asked::read(&answer)) else { return Ok(Replied::Nothing) };
+        let (false, Some(asked)) = (kept.over || kept.on.is_some(), Asked::read(&answer)) else { return Ok(Replied::Nothing) };
+        // A server may ask for nothing but another try, with its state.
+        if responses.is_empty() && !asked.input_requests.is_empty() {
+            return Ok(Replied::Nothing);
+        }
         let mut given = Object::default();
         for name in asked.input_requests.keys() {
             match responses.get(name) {
@@ -82,11 +89,11 @@ impl Gateway {
         if let Some(state) = asked.request_state {
             call.extras.insert("requestState", Value::from(state.as_str()));
         }
-        // From here on it counts as running: a second answer makes no second call.
-        Ok(match self.follow(&going_on(&id)) {
-            Some(following) => Replied::GoesOn(Box::new(GoesOn { task, approval: id, call, _following: following })),
-            None => Replied::Nothing,
-        })
+        if let Approval::Settled(stage) = &held.approval {
+            // Whoever answers has read it: the same call is a new one from now on.
+            self.collected(&held, &stage.is.outcome).await?;
+        }
+        Ok(Replied::GoesOn(Box::new(GoesOn { task, approval: id, call, _following: following })))
     }
 
     /// Goes on with a task. Answers why it ended, if it did without an answer of the server's.
